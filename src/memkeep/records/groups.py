@@ -15,12 +15,12 @@ JSON form: {"columns": [name, ...], "rows": n, "values": [[...], ...]}; values a
 import math
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from blake3 import blake3
 
-type Cell = None | bool | int | float | str | dict[str, Any] | list[Any]
+Cell: TypeAlias = bool | int | float | str | dict[str, Any] | list[Any] | None
 TARGET_ROWS = 64
 
 
