@@ -209,7 +209,7 @@ class PartSummary(Value):
     image: Recipe | None = None  # of the encoded PartImage
 
 
-class Snapshot(Value):
+class Snapshot(Value, kw_only=True):
     """One consistent moment of one store: the manifest."""
 
     id: str = ""  # hex SHA-256 of the stored manifest; filled in when read
