@@ -1,7 +1,7 @@
 """The values that cross boundaries: stores, parts, snapshots, findings. No behaviour beyond small derived facts."""
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, dataclass_transform
 
 import msgspec
 
@@ -40,6 +40,7 @@ class Severity(StrEnum):
     INFO = "info"  # worth knowing
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Base of all values: immutable, keyword-only, and comparable."""
 
