@@ -1,0 +1,111 @@
+"""`memkeep backup`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from memkeep.cli.face import Face, Reply
+from memkeep.cli.output import Printer, Span, count, duration, interactive, size
+from memkeep.cli.words import verb
+
+if TYPE_CHECKING:
+    from memkeep.config import Config
+    from memkeep.ops.backup import BackupResult, SnapshotReport
+    from memkeep.vault.vault import Vault
+
+
+@verb(example="memkeep backup ~/.openclaw/memory --tag nightly")
+@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]...", help="Stores; else all that are found.")
+@click.option("--tag", metavar="T", help="A word to find the snapshot by.")
+@click.option("--label", metavar="L", help="A sentence to remember it by.")
+@click.option("--no-secrets", is_flag=True, help="Leave credentials out of an encrypted vault too.")
+@click.option("--include-secrets", is_flag=True, help="Take credentials into an unencrypted vault too.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be taken.")
+@click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
+def command(
+    face: Face,
+    *,
+    paths: tuple[str, ...],
+    tag: str | None,
+    label: str | None,
+    no_secrets: bool,
+    include_secrets: bool,
+    dry_run: bool,
+    no_verify: bool,
+) -> Reply:
+    """Take a snapshot of every store, or of those at PATH.
+
+    The agents keep running: each snapshot is one consistent moment of all parts of a store. What was written is read
+    back before it is called done.
+    """
+    from memkeep.cli.progress import listening
+    from memkeep.cli.views import status_of
+    from memkeep.cli.wiring import find_stores, settings
+    from memkeep.errors import StoreError
+    from memkeep.ops.backup import backup
+
+    if no_secrets and include_secrets:
+        raise click.UsageError("--no-secrets and --include-secrets were both given")
+    config = settings(face)
+    vault = _open_or_offer(face, config)
+    stores = find_stores(paths, config)
+    if not stores:
+        where = f"at {', '.join(paths)}" if paths else "in the places where products keep it"
+        raise StoreError(f"no store of agent memory was found {where}", hint="memkeep discover PATH", code="no_store")
+    with listening(face) as events:
+        result = backup(
+            vault,
+            stores,
+            tag=tag,
+            label=label,
+            secrets="exclude" if no_secrets else "include" if include_secrets else "auto",
+            dry_run=dry_run,
+            verify=not no_verify,
+            events=events,
+        )
+    findings = [finding for report in result.snapshots for finding in report.findings]
+    return Reply(result, lambda out: _render(out, result, dry_run=dry_run), exit=status_of(findings))
+
+
+def _open_or_offer(face: Face, config: "Config") -> "Vault":
+    """Open the vault; a person who has none yet is offered the default one."""
+    from memkeep.cli.commands import init
+    from memkeep.cli.wiring import named_vault, open_vault, vault_place
+    from memkeep.errors import VaultMissingError
+
+    try:
+        return open_vault(face, config)
+    except VaultMissingError:
+        if face.json or not interactive() or named_vault(face, config):
+            raise
+        place = vault_place(face, config)
+        if not click.confirm(f"There is no vault yet. Make an encrypted one in {place.url}?", default=True, err=True):
+            raise
+        import sys
+
+        init.show(Printer(sys.stderr), init.make(face, place, encrypt=True))
+        return open_vault(face, config)
+
+
+def _render(out: Printer, result: "BackupResult", *, dry_run: bool) -> None:
+    for report in result.snapshots:
+        _show(out, report, dry_run=dry_run)
+    if dry_run:
+        out.advice("Nothing was written: this was a dry run.")
+        out.next("memkeep backup")
+    else:
+        out.next("memkeep snapshots")
+
+
+def _show(out: Printer, report: "SnapshotReport", *, dry_run: bool) -> None:
+    from memkeep.cli.views import rung, short, show_findings, show_omissions
+
+    name = "would be taken" if dry_run else short(report.id)
+    out.advice(Span(name, "bold"), "  ", report.system, "  ", report.path)
+    read = f"{count(report.records, 'record')}, {size(report.source_bytes)}"
+    added = "" if dry_run else f", added {size(report.added_bytes)} in {duration(report.duration_s)}, "
+    out.advice("  ", read, added, "" if dry_run else rung(report.rung))
+    if not report.consistent:
+        out.line("  ", Span("not one moment: ", "warn"), "parts changed while others were read")
+    show_omissions(out, report.omitted)
+    show_findings(out, report.findings)

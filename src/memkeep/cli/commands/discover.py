@@ -1,0 +1,38 @@
+"""`memkeep discover`."""
+
+import click
+
+from memkeep.cli.face import Face, Reply
+from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.words import verb
+
+
+@verb(example="memkeep discover ~/.openclaw --json")
+@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]...", help="Folders and files to look at.")
+def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
+    """Find the stores of agent memory, changing nothing.
+
+    Without PATH the products' own places are looked at, and what OpenClaw's settings name.
+    """
+    from memkeep.cli.results import Discovered, store_row
+    from memkeep.cli.views import show_findings, show_omissions, show_store
+    from memkeep.cli.wiring import find_stores, settings
+
+    stores = find_stores(paths, settings(face))
+
+    def render(out: Printer) -> None:
+        for store in stores:
+            show_store(out, store)
+            for part in store.parts:
+                out.advice("    ", part.name or ".", "  ", Span(f"{part.engine}, {part.role.value}", "dim"))
+            show_omissions(out, store.omitted)
+            show_findings(out, store.findings)
+            out.line()
+        if stores:
+            out.advice(f"{count(len(stores), 'store')} found.")
+            out.next("memkeep backup")
+        else:
+            out.line("No store of agent memory was found.")
+            out.next("memkeep discover PATH")
+
+    return Reply(Discovered(stores=[store_row(store) for store in stores]), render)

@@ -1,0 +1,64 @@
+"""`memkeep verify`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from memkeep.cli.face import Face, Reply
+from memkeep.cli.output import Printer, count
+from memkeep.cli.words import SNAPSHOT, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memkeep.cli.results import Verified
+    from memkeep.model import Finding
+
+RUNGS = ("intact", "readable", "restorable", "equivalent")
+
+
+@verb(example="memkeep verify latest --rung equivalent")
+@click.argument("snapshot", required=False, type=SNAPSHOT, help="The newest one unless given.")
+@click.option("--rung", type=click.Choice(RUNGS), default="readable", show_default=True, help="How far to prove it.")
+@click.option("--all", "every", is_flag=True, help="All snapshots, and every object of the vault.")
+def command(face: Face, *, snapshot: str | None, rung: str, every: bool) -> Reply:
+    """Prove that a snapshot is good, up to a rung of the ladder.
+
+    intact: every byte is what was written. readable: databases open, integrity checks and counts hold. restorable:
+    it was restored into scratch space. equivalent: what came back has the same rows and vectors, and gives the same
+    answers to the same questions.
+    """
+    from memkeep.cli.progress import listening
+    from memkeep.cli.results import Verified, VerifiedAll
+    from memkeep.cli.views import status_of
+    from memkeep.cli.wiring import open_vault, settings
+    from memkeep.model import Rung
+    from memkeep.ops.verify import verify
+
+    if every and snapshot:
+        raise click.UsageError("--all and SNAPSHOT were both given")
+    vault = open_vault(face, settings(face))
+    with listening(face) as events:
+        checked = verify(vault, None if every else snapshot or "latest", rung=Rung(rung), all=every, events=events)
+    rows = [Verified(snapshot=one.snapshot, rung=one.rung, findings=tuple(one.findings)) for one in checked]
+    findings = _distinct(rows)
+    result = VerifiedAll(snapshots=rows, findings=findings) if every else rows[0]
+    return Reply(result, lambda out: _render(out, rows, findings), exit=status_of(findings))
+
+
+def _distinct(rows: "Sequence[Verified]") -> "list[Finding]":
+    """Return the findings of all snapshots, each once."""
+    findings: list[Finding] = []
+    for row in rows:
+        findings += [finding for finding in row.findings if finding not in findings]
+    return findings
+
+
+def _render(out: Printer, rows: "Sequence[Verified]", findings: "Sequence[Finding]") -> None:
+    from memkeep.cli.views import rung, short, show_findings
+
+    for row in rows:
+        out.line(short(row.snapshot), "  ", rung(row.rung))
+    show_findings(out, findings)
+    if findings:
+        out.advice(f"{count(len(findings), 'finding')}.")

@@ -1,0 +1,52 @@
+"""What a verb is given (`Face`) and what it gives back (`Reply`)."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memkeep.cli.output import Printer
+
+
+class Face:
+    """What the command line said about where and how, beside the verb's own words."""
+
+    __slots__ = ("argv", "config", "json", "password_command", "password_file", "quiet", "vault", "verb")
+
+    def __init__(self, argv: list[str]) -> None:
+        self.argv = argv
+        self.verb: str | None = None
+        # Wanted even when the rest of the line can't be understood: the error must be JSON too.
+        self.json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
+        self.quiet = False
+        self.vault: str | None = None
+        self.password_file: str | None = None
+        self.password_command: str | None = None
+        self.config: str | None = None
+
+    @property
+    def schema(self) -> str:
+        """Name and version of the document that `--json` prints."""
+        return f"memkeep/{self.verb or 'error'}/1"
+
+
+class Reply:
+    """What a verb did: the result for programs, the same for people, and the exit status.
+
+    `result` is a `msgspec.Struct` or plain values; `render` writes it for a person and is called only for one.
+    """
+
+    __slots__ = ("exit", "render", "result")
+
+    def __init__(self, result: Any, render: Callable[["Printer"], None], *, exit: int = 0) -> None:
+        self.result = result
+        self.render = render
+        self.exit = exit
+
+
+class Answered(Exception):  # noqa: N818 - help and version are answers, not errors
+    """Ends the parsing of a command line early, with a reply (`--help`, `--version`)."""
+
+    def __init__(self, reply: Reply, schema: str) -> None:
+        super().__init__(schema)
+        self.reply = reply
+        self.schema = schema

@@ -1,0 +1,27 @@
+"""The verbs, in the order of their help: a table, so that `memkeep --help` imports none of their modules."""
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Keep": {
+        "init": "Make a vault.",
+        "backup": "Take a snapshot of every store, or of those at PATH.",
+        "status": "Show every store, its last snapshot, and what is unprotected.",
+        "verify": "Prove that a snapshot is good, up to a rung of the ladder.",
+    },
+    "Look": {
+        "discover": "Find the stores of agent memory, changing nothing.",
+        "snapshots": "List the snapshots of the vault.",
+        "show": "Show what one snapshot holds.",
+        "diff": "Show which memories differ between two moments.",
+        "history": "Follow one memory through all snapshots.",
+        "search": "Find words in the memories of one snapshot or of all.",
+    },
+    "Bring back": {
+        "restore": "Bring a snapshot back, into a new folder or in place.",
+    },
+    "Learn": {
+        "demo": "See all of it work in seconds, on a store made for the purpose.",
+        "completion": "Print the completion script of a shell.",
+    },
+}
+
+VERBS: dict[str, str] = {name: help_ for section in SECTIONS.values() for name, help_ in section.items()}

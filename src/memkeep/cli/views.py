@@ -1,0 +1,72 @@
+"""How the values of the model are shown to a person, and which exit status they ask for."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from memkeep.cli.errors import INCOMPLETE, PROBLEMS
+from memkeep.cli.output import Printer, Span, Text, count
+from memkeep.errors import DamagedError
+from memkeep.model import Finding, Omission, Rung, Severity
+
+if TYPE_CHECKING:
+    from memkeep.model import Store
+
+SHORT = 12  # characters of an id that people are shown; any unique prefix names a snapshot
+MANNER = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "dim"}
+
+
+def short(identity: str) -> str:
+    """Return the beginning of an id."""
+    return identity[:SHORT]
+
+
+def rung(reached: Rung) -> Text:
+    """Return a rung in the colour of how far up the ladder it is."""
+    if reached.height >= Rung.READABLE.height:
+        return Span(reached.value, "good")
+    return Span(reached.value, "warn" if reached.height else "bad")
+
+
+def show_findings(out: Printer, findings: Iterable[Finding]) -> None:
+    """Write findings, the worst first, each with its mend."""
+    order = list(Severity)
+    for finding in sorted(findings, key=lambda one: order.index(one.severity)):
+        place = " ".join(filter(None, (finding.part, finding.record)))
+        out.line(
+            "  ",
+            Span(f"{finding.severity.value}: ", MANNER[finding.severity]),
+            f"{place}: " if place else "",
+            finding.message,
+        )
+        if finding.object:
+            hurt = f", hurts {', '.join(map(short, finding.snapshots))}" if finding.snapshots else ""
+            out.line("    ", Span("object ", "dim"), finding.object, hurt)
+        if finding.mend:
+            out.advice("    ", Span("mend: ", "dim"), finding.mend)
+
+
+def show_omissions(out: Printer, omitted: Iterable[Omission]) -> None:
+    """Write what was left out, and why."""
+    for omission in omitted:
+        out.line("  ", Span("left out: ", "dim"), f"{omission.part} ({omission.reason})")
+
+
+def show_store(out: Printer, store: "Store") -> None:
+    """Write one store and its parts."""
+    out.line(Span(store.system, "bold"), "  ", store.path)
+    parts = count(len(store.parts), "part")
+    out.line(f"  {count(store.records, 'record')} in {parts}")
+    if store.mapping:
+        out.line("  ", Span("records: ", "dim"), store.mapping)
+
+
+def status_of(findings: Iterable[Finding]) -> int:
+    """Return the exit status that findings ask for: damaged bytes, then unread sources, then other errors, else 0."""
+    from memkeep.ops.freeze import UNREAD
+
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if any(finding.object for finding in errors):
+        return DamagedError.exit
+    if any(finding.code == UNREAD for finding in errors):
+        return INCOMPLETE
+    return PROBLEMS if errors else 0

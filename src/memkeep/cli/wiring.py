@@ -1,0 +1,55 @@
+"""From what the command line said to what the operations take: settings, the vault, the stores."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memkeep.cli.face import Face
+from memkeep.errors import UsageError
+
+if TYPE_CHECKING:
+    from memkeep.config import Config, VaultSettings
+    from memkeep.model import Store
+    from memkeep.vault.vault import Vault
+
+
+def settings(face: Face) -> "Config":
+    """Read the settings file that `--config`, `MEMKEEP_CONFIG` or the platform names."""
+    from memkeep.config import load
+
+    if face.config is None:
+        return load()
+    if not Path(face.config).expanduser().is_file():
+        raise UsageError(f"--config names {face.config}, which is not a file", hint="memkeep --help")
+    return load({**os.environ, "MEMKEEP_CONFIG": face.config})
+
+
+def named_vault(face: Face, config: "Config") -> str | None:
+    """Return the vault that the flag, the environment or the settings name, as it was named; None when none does."""
+    from memkeep.config import settle
+
+    return settle(face.vault, os.environ.get("MEMKEEP_VAULT"), config.vault, None)
+
+
+def vault_place(face: Face, config: "Config") -> "VaultSettings":
+    """Return where the vault is and where its password comes from."""
+    from memkeep.config import vault_settings
+    from memkeep.ops.open import default_vault
+
+    return vault_settings(config, named_vault(face, config) or default_vault())
+
+
+def open_vault(face: Face, config: "Config") -> "Vault":
+    """Open the vault; its password is looked for only when the vault is encrypted."""
+    from memkeep.cli.secrets import password
+    from memkeep.ops.open import open_vault as open_
+
+    place = vault_place(face, config)
+    return open_(place.url, lambda: password(face, place))
+
+
+def find_stores(paths: "tuple[str, ...]", config: "Config") -> "list[Store]":
+    """Return the stores at the given paths, or at the products' own places when none is given."""
+    from memkeep.ops.discover import discover
+
+    return discover([Path(path) for path in paths], config)

@@ -1,0 +1,124 @@
+"""What all tests share: the real stores, a home of one's own, the hash of a tree, and the command line as a process."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import memkeep
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+class Ran(NamedTuple):
+    """A finished process."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """The one document on standard output; fails when there is none, or anything beside it."""
+        return json.loads(self.stdout)
+
+    @property
+    def result(self) -> Any:
+        """The result in that document; fails when it is an error."""
+        assert self.json["ok"], self.stdout
+        return self.json["result"]
+
+
+@pytest.fixture(scope="session")
+def stores() -> Path:
+    """Return the folder of stores that the products themselves wrote. Never open one in place: see `copy_store`."""
+    folder = Path(os.environ.get("MEMKEEP_SHARED", REPO.parent / "shared")) / "stores"
+    if not folder.is_dir():
+        pytest.fail(f"the real stores are not at {folder}: set MEMKEEP_SHARED to the folder that holds `stores`")
+    return folder
+
+
+@pytest.fixture
+def copy_store(stores: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Return `copy_store(name, sub="")`: a writable copy of a store, or of a folder in it, with its times kept."""
+
+    def copy(name: str, sub: str = "") -> Path:
+        target = tmp_path / "stores" / name / sub
+        number = 1
+        while target.exists():
+            number += 1
+            target = tmp_path / f"stores-{number}" / name / sub
+        shutil.copytree(stores / name / sub, target, symlinks=True)
+        for path in (target, *target.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (stat.S_IRWXU if path.is_dir() else stat.S_IRUSR | stat.S_IWUSR))
+        return target
+
+    return copy
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty home; nothing of the user's own settings, vaults or products is seen."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in list(os.environ):
+        if name.startswith(("MEMKEEP_", "OPENCLAW_", "XDG_", "_MEMKEEP_")) or name in {"NO_COLOR", "FORCE_COLOR"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(folder))
+    for name, place in (
+        ("CONFIG", ".config"),
+        ("DATA", ".local/share"),
+        ("CACHE", ".cache"),
+        ("STATE", ".local/state"),
+    ):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(folder / place))
+    return folder
+
+
+@pytest.fixture
+def tree_hash() -> Callable[[Path], dict[str, str]]:
+    """Return `tree_hash(path)`: relative path -> type, mode and SHA-256 of all below it, SQLite's `-shm` excepted."""
+
+    def hashes(root: Path) -> dict[str, str]:
+        found = {}
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            if path.name.endswith("-shm"):
+                continue
+            mode = path.lstat().st_mode
+            content = ""
+            if stat.S_ISLNK(mode):
+                content = os.readlink(path)
+            elif stat.S_ISREG(mode):
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[path.relative_to(root).as_posix()] = f"{stat.filemode(mode)} {content}"
+        return found
+
+    return hashes
+
+
+@pytest.fixture
+def run_cli(home: Path) -> Callable[..., Ran]:
+    """Return `run_cli(*words, input="", env={})`: `memkeep` as a process in that home, without a terminal."""
+
+    def run(*words: str | Path, input: str = "", env: dict[str, str] | None = None, cwd: Path | None = None) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "memkeep", *map(str, words)],
+            input=input.encode("utf-8", "surrogateescape"),
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(Path(memkeep.__file__).parent.parent), **(env or {})},
+            cwd=cwd or home,
+            timeout=120,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
+
+    return run
