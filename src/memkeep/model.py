@@ -78,6 +78,7 @@ class TableMap(Value):
     vectors: tuple[str, ...] = ()  # columns that hold embeddings
     times: dict[str, TimeUnit] = {}  # portable field -> unit of its raw values
     primary: bool = True  # counts in `records`; ids of other collections are shown as "<collection>:<id>"
+    include: tuple[str, ...] = ()  # for files: only these paths (fnmatch, `*` crosses `/`) are records; empty means all
 
 
 class Part(Value):
