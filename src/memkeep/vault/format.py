@@ -39,6 +39,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     previous: tuple[str, ...]  # keys of the seals with the highest number before
     snapshots: tuple[str, ...]  # keys
+    objects: tuple[str, ...] = ()  # keys of the packs and index segments written with them
     keys: tuple[str, ...]  # all key slots at that moment
     forgotten: tuple[str, ...] = ()  # snapshots that were removed on purpose
 

@@ -54,6 +54,7 @@ class Writer:
         self._workers = ThreadPoolExecutor(2, "memkeep-encode")
         self._uploader = ThreadPoolExecutor(1, "memkeep-upload")
         self._uploads: list[Future[int]] = []
+        self._objects: list[str] = []
         self.added_bytes = 0
 
     def __enter__(self) -> Self:
@@ -215,11 +216,13 @@ class Writer:
         entries = [(one, place) for one, place in self._pending.items() if place is not None]
         if not entries:
             return
+        self._objects.extend(self._packs)
         segment = build_segment(entries, self._packs)
         plain = zstandard.ZstdCompressor(level=3).compress(msgspec.msgpack.encode(segment))
         data = self._keys.envelope(INDEX, plain)
         key = format.INDEX + format.digest_of(data)
         self._put(key, [data])
+        self._objects.append(key)
         self.added_bytes += len(data)
         self._index.add(key, segment)
         self._pending.clear()
@@ -231,7 +234,9 @@ class Writer:
         data = self._keys.envelope(SNAPSHOT, zstandard.ZstdCompressor(level=9).compress(manifest))
         name = format.digest_of(data)
         self._put(format.SNAPSHOTS + name, [data])
-        sealed = msgspec.structs.replace(seal, snapshots=(*seal.snapshots, format.SNAPSHOTS + name))
+        sealed = msgspec.structs.replace(
+            seal, snapshots=(*seal.snapshots, format.SNAPSHOTS + name), objects=tuple(self._objects)
+        )
         put_seal(self._storage, self._keys, sealed, number)
         return msgspec.structs.replace(snapshot, id=name, added_bytes=self.added_bytes)
 

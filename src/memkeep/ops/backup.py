@@ -1,0 +1,252 @@
+"""Take one snapshot of each store: freeze, store, read back, commit."""
+
+import socket
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from memkeep import clock
+from memkeep.errors import MemkeepError, UnstableError
+from memkeep.events import SILENT, Events
+from memkeep.model import (
+    Finding,
+    Omission,
+    Part,
+    PartImage,
+    PartSummary,
+    Recipe,
+    Role,
+    Rung,
+    Severity,
+    Snapshot,
+    Store,
+)
+from memkeep.ops import prove, secrets
+from memkeep.ops.compare import UNREADABLE
+from memkeep.ops.freeze import Held, freeze
+from memkeep.ops.scratch import scratch
+from memkeep.ops.store_part import store_part
+from memkeep.records.summary import summarise
+from memkeep.systems.detect import examine
+from memkeep.vault.vault import Vault
+from memkeep.vault.writer import Writer
+
+Secrets = Literal["auto", "include", "exclude"]
+RETRIES = 3
+
+
+class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one backup did. In a dry run `id` is empty and nothing was added."""
+
+    id: str
+    system: str
+    path: str
+    records: int | None
+    source_bytes: int
+    added_bytes: int
+    duration_s: float
+    rung: Rung
+    consistent: bool
+    omitted: tuple[Omission, ...]
+    findings: tuple[Finding, ...]
+
+
+class BackupResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One report a store, in the order that they were given."""
+
+    snapshots: tuple[SnapshotReport, ...]
+
+
+def backup(
+    vault: Vault,
+    stores: Sequence[Store],
+    *,
+    tag: str | None = None,
+    label: str | None = None,
+    secrets: Secrets = "auto",
+    dry_run: bool = False,
+    verify: bool = True,
+    events: Events = SILENT,
+) -> BackupResult:
+    """Take one snapshot of each store, while their agents go on writing.
+
+    `secrets="auto"` takes secret parts into an encrypted vault and leaves them out of another. With `verify` the
+    snapshot is read back before it is listed. Raises `StoreError` when a store can't be read at all; other stores
+    are backed up first. Snapshots that were committed before an error stay.
+    """
+    reports: list[SnapshotReport] = []
+    failed: list[MemkeepError] = []
+    for store in stores:
+        take = secrets == "include" or (secrets == "auto" and vault.keys.encrypted)
+        run = _Run(vault, store, take_secrets=take, events=events)
+        try:
+            reports.append(run.rehearse() if dry_run else run.take(tag=tag, label=label, verify=verify))
+        except MemkeepError as error:
+            if error.exit != 1 or len(stores) == 1:
+                raise
+            failed.append(error)
+    if failed:
+        first = failed[0]
+        first.unchanged = f"{len(reports)} other stores were backed up; earlier snapshots are whole."
+        raise first
+    return BackupResult(snapshots=tuple(reports))
+
+
+class _Run:
+    """The backup of one store."""
+
+    def __init__(self, vault: Vault, store: Store, *, take_secrets: bool, events: Events) -> None:
+        self._vault = vault
+        self._store = store
+        self._take_secrets = take_secrets
+        self._events = events
+        self._started = clock.monotonic()
+        self._omitted = list(store.omitted)
+        self._findings = list(store.findings)
+        self._parts = self._choose()
+
+    def rehearse(self) -> SnapshotReport:
+        """Say what a backup would read and leave out, without freezing or writing anything."""
+        size = sum(_size_of(Path(part.path)) for part in self._parts)
+        return self._report(
+            Snapshot(
+                created="",
+                system=self._store.system,
+                path=self._store.path,
+                host="",
+                records=self._store.records,
+                source_bytes=size,
+                omitted=tuple(self._omitted),
+                findings=tuple(self._findings),
+            )
+        )
+
+    def take(self, *, tag: str | None, label: str | None, verify: bool) -> SnapshotReport:
+        """Take the snapshot."""
+        parent = self._vault.latest_of(self._store.system, self._store.path)
+        old = {part.name: part for part in parent.parts} if parent else {}
+        with scratch() as folder, self._vault.writer() as writer:
+            self._events.step("freezing")
+            with freeze(self._store, self._parts, folder) as moment:
+                self._findings += examine(self._store)
+                images = [self._store_held(writer, one, old.get(one.part.name)) for one in moment.held]
+                self._omitted += moment.omitted
+                self._findings += moment.findings
+                consistent = moment.consistent
+            summaries = tuple(
+                _summary(image, writer.put_stream([msgspec.msgpack.encode(image)], _image_of(old, image), text=True))
+                for image in images
+            )
+            writer.flush()
+            rung = Rung.NONE
+            if verify:
+                self._events.step("reading back")
+                rung = self._read_back(summaries, images)
+            records = [c for image in images for c in image.collections if c.map.primary]
+            snapshot = Snapshot(
+                created=clock.now().isoformat(timespec="microseconds"),
+                system=self._store.system,
+                path=self._store.path,
+                host=socket.gethostname(),
+                parent=parent.id if parent else None,
+                tag=tag,
+                label=label,
+                records=sum(c.rows for c in records) if records else self._store.records,
+                source_bytes=sum(entry.entry.size for image in images for entry in image.entries),
+                duration_s=round(clock.monotonic() - self._started, 3),
+                rung=rung,
+                consistent=consistent,
+                parts=summaries,
+                omitted=tuple(dict.fromkeys(self._omitted)),
+                findings=tuple(dict.fromkeys(self._findings)),
+                mapping=self._store.mapping,
+                fingerprint=self._store.fingerprint,
+                summary=summarise(images),
+                memkeep=_own_version(),
+            )
+            self._events.step("committing")
+            return self._report(writer.commit(snapshot, *self._vault.next_seal()))
+
+    def _choose(self) -> list[Part]:
+        """Leave out secret parts where they may not go."""
+        chosen = []
+        where = "--no-secrets was given" if self._vault.keys.encrypted else "the vault is not encrypted"
+        for part in self._store.parts:
+            if part.role is Role.SECRET and not self._take_secrets:
+                self._omitted.append(Omission(part=part.name, reason=f"secret, and {where}"))
+            else:
+                chosen.append(part)
+        return chosen
+
+    def _store_held(self, writer: Writer, held: Held, old: PartSummary | None) -> PartImage:
+        parent = None
+        if old is not None:
+            try:
+                parent = self._vault.image(old)
+            except MemkeepError:
+                parent = None  # a damaged parent costs space, never the backup; verify names the damage
+        self._events.step(held.part.name)
+        for _ in range(RETRIES):
+            redact = None if self._take_secrets or not held.part.secrets else secrets.redactor(held.part)
+            image, findings, omitted = store_part(self._vault, writer, held, parent, redact, self._events)
+            if held.opened.held():
+                self._findings += findings
+                self._omitted += omitted
+                if redact is not None:
+                    self._omitted.append(Omission(part=held.part.name, reason=secrets.reason(held.part)))
+                return image
+            held.again()
+        raise UnstableError(
+            f"{held.part.path} kept changing while it was read",
+            unchanged="No snapshot was made; earlier ones are whole.",
+            hint="memkeep backup",
+        )
+
+    def _read_back(self, summaries: Sequence[PartSummary], images: Sequence[PartImage]) -> Rung:
+        """Decode all that the snapshot needs, from storage, and climb the ladder as far as that proves.
+
+        The databases' own checks ran on the frozen moment; bytes that read back equal have passed them too.
+        """
+        prove.intact(self._vault, summaries, images, self._events)
+        names = {image.part.name for image in images}
+        bad = [one for one in self._findings if one.severity is Severity.ERROR or one.code in UNREADABLE]
+        return Rung.INTACT if any(one.part in names for one in bad) else Rung.READABLE
+
+    def _report(self, snapshot: Snapshot) -> SnapshotReport:
+        values = {name: getattr(snapshot, name) for name in SnapshotReport.__struct_fields__}
+        return SnapshotReport(**values | {"duration_s": round(clock.monotonic() - self._started, 3)})
+
+
+def _summary(image: PartImage, recipe: Recipe) -> PartSummary:
+    files = [one for one in image.entries if one.entry.kind == "file"]
+    return PartSummary(
+        name=image.part.name,
+        engine=image.part.engine,
+        role=image.part.role,
+        how=image.how,
+        files=len(files),
+        bytes=sum(one.entry.size for one in files),
+        rows={table: state.rows for table, state in image.baseline.tables.items() if state.rows},
+        image=recipe,
+    )
+
+
+def _image_of(old: dict[str, PartSummary], image: PartImage) -> Recipe | None:
+    part = old.get(image.part.name)
+    return part.image if part else None
+
+
+def _size_of(path: Path) -> int:
+    if path.is_dir():
+        return sum(one.lstat().st_size for one in path.rglob("*") if one.is_file() and not one.is_symlink())
+    return path.stat().st_size if path.exists() else 0
+
+
+def _own_version() -> str:
+    try:
+        return version("memkeep")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,104 @@
+"""Compare a restored part with what its snapshot says it was."""
+
+from pathlib import Path
+
+from memkeep.errors import MemkeepError
+from memkeep.model import Finding, PartImage, Probe, Severity, StoredCollection
+from memkeep.ops.engines import engine
+from memkeep.records.groups import Group
+from memkeep.records.view import rows_by_id
+from memkeep.vault.reader import chunk_id
+from memkeep.vault.vault import Vault
+
+_ENOUGH = 20  # findings of one kind; more say nothing new
+UNREADABLE = frozenset({"sqlite_unreadable", "lance_reader_missing"})  # findings that keep a part below `readable`
+_TOLERANCE = 1e-4  # of a probe's score: another processor may add in another order
+
+
+def compare_part(vault: Vault, image: PartImage, root: Path, *, deep: bool) -> list[Finding]:
+    """Open a part that lies under `root`, run its checks and compare the row counts.
+
+    `deep` also compares the digest of every table, every record group, and the answers to the recall probes.
+    """
+    name = image.part.name
+    baseline = image.baseline
+    try:
+        with engine(image.part.engine).open(image.part, root) as opened:
+            findings = opened.check()
+            bits = {one.map.collection: one.bits for one in image.collections}
+            groups = {(one.collection, one.bucket): one for one in opened.scan(bits, baseline.probes if deep else ())}
+            now = opened.baseline()
+            findings += [one for one in opened.findings() if one not in findings]
+    except MemkeepError as error:
+        return [_wrong(name, "unreadable", f"{name} does not open after a restore: {error.message}")]
+    for table, state in baseline.tables.items():
+        have = now.tables.get(table)
+        if have is None or have.rows != state.rows:
+            count = "no" if have is None else have.rows
+            findings.append(_wrong(name, "rows_differ", f"{name}: {table or 'files'} has {count} rows, not {state.rows}"))
+        elif deep and have.digest != state.digest:
+            findings.append(_wrong(name, "digest_differs", f"{name}: the rows of {table or 'files'} differ"))
+    if deep:
+        for collection in image.collections:
+            findings += _records(vault, name, collection, groups)
+        findings += _probes(name, baseline.probes, now.probes)
+    return findings
+
+
+def _records(
+    vault: Vault, name: str, collection: StoredCollection, groups: dict[tuple[str, int], Group]
+) -> list[Finding]:
+    """Name the records that differ, the first few of them."""
+    findings = []
+    for stored in collection.groups:
+        group = groups.get((collection.map.collection, stored.bucket))
+        if group is not None and chunk_id(vault.keys, group.data) == stored.chunk:
+            continue
+        before = rows_by_id(collection.map, vault.reader.chunk(stored.chunk))
+        after = rows_by_id(collection.map, group.data) if group is not None else {}
+        for record in sorted(before.keys() | after.keys()):
+            if before.get(record) != after.get(record):
+                what = "is missing" if record not in after else "differs" if record in before else "is new"
+                findings.append(
+                    Finding(
+                        code="record_differs",
+                        severity=Severity.ERROR,
+                        part=name,
+                        record=record,
+                        message=f"{name}: {collection.map.collection} record {record} {what}",
+                        mend="restore another snapshot",
+                    )
+                )
+        if len(findings) > _ENOUGH:
+            break
+    return findings[:_ENOUGH]
+
+
+def _probes(name: str, before: tuple[Probe, ...], after: tuple[Probe, ...]) -> list[Finding]:
+    answers = {(probe.kind, probe.table, probe.column, probe.question): probe for probe in after}
+    findings = []
+    for probe in before:
+        now = answers.get((probe.kind, probe.table, probe.column, probe.question))
+        if now is None or not _same_answer(probe, now):
+            findings.append(
+                Finding(
+                    code="recall_differs",
+                    severity=Severity.ERROR,
+                    part=name,
+                    record=probe.question,
+                    message=f"{name}: the {probe.kind} question {probe.question!r} has another answer",
+                )
+            )
+    return findings
+
+
+def _same_answer(before: Probe, after: Probe) -> bool:
+    if len(before.ids) != len(after.ids) or len(before.scores) != len(after.scores):
+        return False
+    close = all(abs(a - b) <= _TOLERANCE * max(1.0, abs(a)) for a, b in zip(before.scores, after.scores, strict=True))
+    # Equal scores may come in another order.
+    return close and sorted(before.ids) == sorted(after.ids)
+
+
+def _wrong(part: str, code: str, message: str) -> Finding:
+    return Finding(code=code, severity=Severity.ERROR, part=part, message=message, mend="restore another snapshot")

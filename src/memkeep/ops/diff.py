@@ -1,0 +1,88 @@
+"""Which memories differ between two snapshots, or between a snapshot and a live store."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from memkeep.config import Config
+from memkeep.errors import UsageError
+from memkeep.model import Snapshot
+from memkeep.ops import sides
+from memkeep.ops.discover import discover
+from memkeep.ops.sides import Side, Sides
+from memkeep.records.view import changed_fields, shown_id
+from memkeep.vault.vault import Vault
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that differs, and in which fields: name -> [before, after]."""
+
+    id: str
+    fields: dict[str, list[Any]]
+
+
+class DiffResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Record ids in ascending order."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[Change, ...]
+
+
+def diff(vault: Vault, a: str, b: str, *, config: Config | None = None) -> DiffResult:
+    """Compare two sides, each a snapshot's name, `latest`, or the path of a live store.
+
+    Reads only the groups of records that differ. Raises `StoreError` for a name that fits nothing, `UsageError` when
+    a path holds several stores and the other side does not say which.
+    """
+    known = {name: vault.resolve(name) for name in (a, b) if not sides.is_live(name)}
+    left, right = _sides(vault, a, b, known, config)
+    added: list[str] = []
+    removed: list[str] = []
+    changed: list[Change] = []
+    for name in left.keys() | right.keys():
+        _collection(left.get(name), right.get(name), added, removed, changed)
+    return DiffResult(
+        added=tuple(sorted(added)),
+        removed=tuple(sorted(removed)),
+        changed=tuple(sorted(changed, key=lambda change: change.id)),
+    )
+
+
+def _sides(
+    vault: Vault, a: str, b: str, known: dict[str, Snapshot], config: Config | None
+) -> tuple[Sides, Sides]:
+    if known.get(a) and known.get(b) and known[a].system != known[b].system:
+        raise UsageError(
+            f"{a} is of {known[a].system} and {b} of {known[b].system}: their records can't be compared",
+            hint="memkeep snapshots",
+        )
+    made: dict[str, Sides] = {name: sides.of_snapshot(vault, one) for name, one in known.items()}
+    for name, other in ((a, b), (b, a)):
+        if name not in made:
+            stores = discover([Path(name)], config)
+            store = sides.one_store(stores, name, known.get(other))
+            made[name] = sides.of_live(vault, store, made.get(other, {}))
+    return made[a], made[b]
+
+
+def _collection(
+    left: Side | None, right: Side | None, added: list[str], removed: list[str], changed: list[Change]
+) -> None:
+    one = left or right
+    if one is None:
+        return
+    table = (right or one).map
+    if left is not None and right is not None and left.bits == right.bits:
+        buckets = [n for n in left.groups.keys() | right.groups.keys() if left.groups.get(n) != right.groups.get(n)]
+        before = {key: row for number in buckets for key, row in left.bucket(number).items()}
+        after = {key: row for number in buckets for key, row in right.bucket(number).items()}
+    else:
+        before, after = left.all() if left else {}, right.all() if right else {}
+    added.extend(shown_id(table, key) for key in after.keys() - before.keys())
+    removed.extend(shown_id(table, key) for key in before.keys() - after.keys())
+    for key in before.keys() & after.keys():
+        fields = changed_fields(before[key], after[key])
+        if fields:
+            changed.append(Change(id=shown_id(table, key), fields=fields))

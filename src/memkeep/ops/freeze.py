@@ -1,0 +1,125 @@
+"""Hold all parts of a store at one moment.
+
+Parts are frozen one after another; then those frozen before the last are asked whether they have moved since. If none
+has, all of them are as they were at the instant of the last freeze: one moment. Those that moved are frozen again, up
+to `ATTEMPTS` times; what still moves then is kept and said.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from memkeep.engines.base import Opened
+from memkeep.errors import MemkeepError, StoreError, UnsupportedError
+from memkeep.model import Finding, Omission, Part, Role, Severity, Store
+from memkeep.ops.engines import engine
+
+ATTEMPTS = 5
+UNREAD = "part_unread"
+DRIFT = "parts_drifted"
+
+
+class Held:
+    """One part, frozen; `opened` is the moment."""
+
+    def __init__(self, part: Part, root: Path, scratch: Path) -> None:
+        self.part = part
+        self._root = root
+        self._scratch = scratch
+        self._tries = 0
+        self._stack = ExitStack()
+        self.opened: Opened
+        self.again()
+
+    def again(self) -> None:
+        """Freeze (again)."""
+        self._stack.close()
+        self._tries += 1
+        folder = self._scratch / str(self._tries)
+        folder.mkdir(parents=True)
+        self.opened = self._stack.enter_context(engine(self.part.engine).freeze(self.part, self._root, folder))
+
+    def close(self) -> None:
+        """Let the moment go."""
+        self._stack.close()
+
+
+class Moment(msgspec.Struct, kw_only=True):
+    """All parts of a store that could be held, and what was left out."""
+
+    held: list[Held]
+    consistent: bool = True
+    omitted: list[Omission] = []
+    findings: list[Finding] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.held:
+            one.close()
+
+
+def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:
+    """Freeze the parts of a store; a part that can't be read is left out and said, unless none can."""
+    moment = Moment(held=[])
+    try:
+        for number, part in enumerate(_hot_last(parts)):
+            try:
+                moment.held.append(Held(part, Path(store.root), scratch / str(number)))
+            except UnsupportedError:
+                raise
+            except StoreError as error:
+                if part.role is Role.CANONICAL and len(parts) == 1:
+                    raise
+                moment.omitted.append(Omission(part=part.name, reason=error.message))
+                moment.findings.append(
+                    Finding(
+                        code=UNREAD, severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint
+                    )
+                )
+        if parts and not moment.held:
+            raise StoreError(f"no part of {store.path} could be read", hint=f"ls -l {store.path!r}")
+        drifted = _settle(moment.held)
+    except BaseException:
+        moment.__exit__()
+        raise
+    if drifted:
+        moment.consistent = False
+        moment.findings.append(
+            Finding(
+                code=DRIFT,
+                severity=Severity.WARNING,
+                part=drifted[0],
+                message=f"kept changing while the other parts were frozen: {', '.join(drifted)}",
+                mend="back up again at a quieter time",
+            )
+        )
+    return moment
+
+
+def _settle(held: list[Held]) -> list[str]:
+    """Freeze again what moved; return the names of the parts that never held still together."""
+    moved: list[Held] = []
+    last = held[-1] if held else None
+    for attempt in range(ATTEMPTS):
+        moved = [one for one in held if one is not last and one.opened.moved()]
+        if not moved or attempt == ATTEMPTS - 1:
+            break
+        for one in moved:
+            try:
+                one.again()
+            except MemkeepError:
+                one.close()
+                raise
+        last = moved[-1]
+    return [one.part.name for one in moved]
+
+
+def _hot_last(parts: Sequence[Part]) -> list[Part]:
+    """Put canonical databases last: they change most, and what is frozen last need not hold still."""
+    engines = ["files", "lance", "sqlite"]
+    return sorted(parts, key=lambda part: (part.role is Role.CANONICAL, engines.index(part.engine), part.name))

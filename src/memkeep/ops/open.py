@@ -1,0 +1,60 @@
+"""Name a vault, make one, open one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from memkeep.errors import UsageError
+from memkeep.storage.base import Storage
+from memkeep.storage.local import LocalStorage
+from memkeep.vault import vault as vaults
+from memkeep.vault.vault import Vault
+
+Ask = Callable[[], str | None]
+"""Gives the password when it is needed, or None when there is none to be had."""
+
+
+class InitResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A vault that was made; the recovery key is shown this once."""
+
+    vault: str
+    id: str
+    encrypted: bool
+    recovery_key: str | None
+
+
+def default_vault() -> str:
+    """Return where the vault is when nobody says otherwise: the user's data folder."""
+    import platformdirs
+
+    return str(Path(platformdirs.user_data_dir("memkeep")) / "vault")
+
+
+def storage_at(url: str) -> Storage:
+    """Return the storage that a path or URL names."""
+    scheme, colon, rest = url.partition("://")
+    if colon and scheme != "file":
+        raise UsageError(f"memkeep keeps vaults in folders; it can't reach {url}", hint="memkeep init --vault DIR")
+    return LocalStorage(Path(rest if colon else url).expanduser().absolute())
+
+
+def init_vault(url: str, password: str | None, *, encrypt: bool = True) -> InitResult:
+    """Make a vault. Raises `RefusedError` when one is there, `UsageError` when encryption lacks a password."""
+    if encrypt and not password:
+        raise UsageError(
+            "an encrypted vault needs a password, and none was given",
+            hint="memkeep init --password-file FILE   (or --no-encryption)",
+            code="password_missing",
+        )
+    storage = storage_at(url)
+    vault, recovery = vaults.create(storage, password if encrypt else None)
+    return InitResult(vault=storage.url, id=vault.config.id, encrypted=encrypt, recovery_key=recovery)
+
+
+def open_vault(url: str, password: str | Ask | None = None) -> Vault:
+    """Open a vault; `password` may be a function, called only if the vault is encrypted."""
+    storage = storage_at(url)
+    if not vaults.is_encrypted(storage):
+        return vaults.open_vault(storage, None)
+    return vaults.open_vault(storage, password() if callable(password) else password)

@@ -1,0 +1,100 @@
+"""The ladder up to `intact`: are all objects there, does every byte hash right, does every chunk decode."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from memkeep.errors import DamagedError
+from memkeep.events import Events
+from memkeep.model import PartImage, PartSummary
+from memkeep.storage.base import ObjectMissingError, Storage
+from memkeep.vault.reader import split_ids
+from memkeep.vault.vault import Vault
+
+
+class Packs:
+    """Whether packs are whole; each is read at most once."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._known: dict[str, DamagedError | None] = {}
+
+    def present(self, packs: Iterable[str]) -> list[DamagedError]:
+        """Return an error for each pack that is missing or has another size than the index says."""
+        return [error for pack in packs if (error := _absent(self._vault, pack)) is not None]
+
+    def intact(self, packs: Sequence[str], events: Events) -> list[DamagedError]:
+        """Return an error for each pack whose bytes do not have the SHA-256 that is its name."""
+        unknown = [pack for pack in packs if pack not in self._known]
+        with ThreadPoolExecutor(2, "memkeep-hash") as pool:
+            for pack, error in zip(unknown, pool.map(lambda one: _changed(self._vault.storage, one), unknown), strict=True):
+                self._known[pack] = error
+                events.advance(self._vault.index.packs.get(pack, 0))
+        return [error for pack in packs if (error := self._known[pack]) is not None]
+
+
+def chunks_of(vault: Vault, summaries: Sequence[PartSummary], images: Sequence[PartImage]) -> set[bytes]:
+    """Return every chunk that a snapshot names (not the bases that those need)."""
+    found: set[bytes] = set()
+    for summary in summaries:
+        if summary.image is not None:
+            found.update(split_ids(summary.image.ids))
+    for image in images:
+        for stored in image.entries:
+            if stored.recipe is not None:
+                found.update(split_ids(stored.recipe.ids))
+        for collection in image.collections:
+            found.update(group.chunk for group in collection.groups)
+    return found
+
+
+def packs_of(vault: Vault, chunks: set[bytes]) -> list[str]:
+    """Return the packs that chunks and their bases lie in; `DamagedError` when the index lacks one."""
+    return sorted({place.pack for place in vault.reader.closure(chunks).values()})
+
+
+def decode_all(vault: Vault, images: Sequence[PartImage], events: Events) -> None:
+    """Decode every stream and group; `DamagedError` at the first that is not what was written."""
+    with ThreadPoolExecutor(2, "memkeep-read") as pool:
+        for image in images:
+            for stored in image.entries:
+                if stored.recipe is not None:
+                    for piece in vault.reader.stream(stored.recipe, pool):
+                        events.advance(len(piece))
+            for collection in image.collections:
+                for _ in vault.reader.chunks([group.chunk for group in collection.groups], pool):
+                    pass
+
+
+def intact(vault: Vault, summaries: Sequence[PartSummary], images: Sequence[PartImage], events: Events) -> None:
+    """Read back a snapshot that is about to be committed; `DamagedError` when storage gives other bytes."""
+    packs = packs_of(vault, chunks_of(vault, summaries, images))
+    errors = Packs(vault).intact(packs, events)
+    if errors:
+        raise errors[0]
+    for summary, image in zip(summaries, images, strict=True):
+        if vault.image(summary) != image:
+            raise DamagedError(f"the image of {image.part.name} does not read back as it was written")
+    decode_all(vault, images, events)
+
+
+def _absent(vault: Vault, pack: str) -> DamagedError | None:
+    want = vault.index.packs[pack]
+    try:
+        size = vault.storage.stat(pack).size
+    except ObjectMissingError:
+        return DamagedError(f"{pack} is missing", obj=pack)
+    if size != want:
+        return DamagedError(f"{pack} has {size} bytes, not the {want} that were written", obj=pack)
+    return None
+
+
+def _changed(storage: Storage, key: str) -> DamagedError | None:
+    try:
+        data = storage.get(key)
+    except ObjectMissingError:
+        return DamagedError(f"{key} is missing", obj=key)
+    if hashlib.sha256(data).hexdigest() != key[-64:]:
+        what = "is empty" if not data else "is not what was written (SHA-256 differs)"
+        return DamagedError(f"{key} {what}", obj=key)
+    return None

@@ -1,0 +1,152 @@
+"""Bring a snapshot back: into a new folder, or in place of the live store."""
+
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from memkeep.errors import RefusedError, StorageError, UsageError
+from memkeep.events import SILENT, Events
+from memkeep.model import Omission, PartImage, Rung, Snapshot
+from memkeep.ops import in_place as replacing
+from memkeep.ops.materialise import materialise, place
+from memkeep.vault.vault import Vault
+
+
+class RestoreResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was (or in a dry run: would be) restored, and for an in-place restore how to undo it."""
+
+    snapshot: str
+    system: str
+    to: str
+    parts: tuple[str, ...]
+    files: int
+    bytes: int
+    records: int | None
+    rung: Rung
+    dry_run: bool
+    parked: str | None
+    undo: str | None
+    omitted: tuple[Omission, ...]
+
+
+def restore(
+    vault: Vault,
+    snapshot: str,
+    *,
+    to: Path | None = None,
+    parts: Sequence[str] = (),
+    in_place: bool = False,
+    confirm: str | None = None,
+    even_if_open: bool = False,
+    dry_run: bool = False,
+    events: Events = SILENT,
+) -> RestoreResult:
+    """Restore a snapshot, or some of its parts, and check the result before it is called done.
+
+    With `to`, a folder that does not exist or is empty, the parts lie under it as they lay under the store's root.
+    With `in_place` what is there is parked beside it first; `confirm` must be the name of the system. Raises
+    `RefusedError` (target exists, store open, not confirmed), `DamagedError` (the vault can't give the bytes back).
+    """
+    chosen = vault.resolve(snapshot)
+    if (to is None) == (not in_place):
+        raise UsageError("say where to: --to DIR, or --in-place", hint=f"memkeep restore {chosen.id[:8]} --to DIR")
+    images = _choose(vault, chosen, parts)
+    if in_place:
+        return _in_place(vault, chosen, images, confirm, even_if_open=even_if_open, dry_run=dry_run, events=events)
+    target = Path(to or "").expanduser().absolute()
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise RefusedError(
+            f"{target} exists and is not an empty folder",
+            hint=f"memkeep restore {chosen.id[:8]} --to {target}-restored",
+            code="target_exists",
+        )
+    for image in images:  # before anything is written: a path that leaves the target is the vault's lie
+        for stored in image.entries:
+            place(target, stored.entry.path)
+    if not dry_run:
+        _to_folder(vault, images, target, events)
+    return _result(chosen, images, str(target), dry_run=dry_run)
+
+
+def _to_folder(vault: Vault, images: list[PartImage], target: Path, events: Events) -> None:
+    """Write beside the target and rename: it appears whole or not at all."""
+    staging = target.parent / f".{target.name}.memkeep-{secrets.token_hex(4)}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir(mode=0o700)
+        events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
+        materialise(vault, images, staging, events)
+        staging.rename(target)  # onto an empty folder or nothing; fails on anything else
+    except OSError as error:
+        raise StorageError(f"could not write {target}: {error.strerror}", hint=f"ls -ld {target.parent}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _choose(vault: Vault, snapshot: Snapshot, parts: Sequence[str]) -> list[PartImage]:
+    names = [part.name for part in snapshot.parts]
+    unknown = [name for name in parts if name not in names]
+    if unknown:
+        import difflib
+
+        near = difflib.get_close_matches(unknown[0], names, 1, 0.3)
+        raise UsageError(
+            f"snapshot {snapshot.id[:8]} has no part called {unknown[0]}" + (f"; did you mean {near[0]}?" if near else ""),
+            hint=f"memkeep show {snapshot.id[:8]}",
+        )
+    return [vault.image(part) for part in snapshot.parts if not parts or part.name in parts]
+
+
+def _in_place(
+    vault: Vault,
+    snapshot: Snapshot,
+    images: list[PartImage],
+    confirm: str | None,
+    *,
+    even_if_open: bool,
+    dry_run: bool,
+    events: Events,
+) -> RestoreResult:
+    if confirm != snapshot.system and not dry_run:
+        raise RefusedError(
+            f"restoring over {snapshot.path} must be confirmed by the name of its system",
+            hint=f"memkeep restore {snapshot.id[:8]} --in-place --confirm={snapshot.system}",
+            code="not_confirmed",
+        )
+    plan = replacing.plan(snapshot, images)
+    if not even_if_open:
+        replacing.refuse_if_open(plan)
+    if dry_run:
+        return _result(snapshot, images, str(plan.root), dry_run=True)
+    parked = replacing.apply(vault, plan, images, events)
+    return _result(snapshot, images, str(plan.root), parked=str(parked), undo=f"sh {replacing.quoted(parked / 'undo.sh')}")
+
+
+def _result(
+    snapshot: Snapshot,
+    images: list[PartImage],
+    to: str,
+    *,
+    dry_run: bool = False,
+    parked: str | None = None,
+    undo: str | None = None,
+) -> RestoreResult:
+    files = [stored for image in images for stored in image.entries if stored.entry.kind == "file"]
+    primary = [one for image in images for one in image.collections if one.map.primary]
+    return RestoreResult(
+        snapshot=snapshot.id,
+        system=snapshot.system,
+        to=to,
+        parts=tuple(image.part.name for image in images),
+        files=len(files),
+        bytes=sum(stored.entry.size for stored in files),
+        records=sum(one.rows for one in primary) if primary else None,
+        rung=Rung.RESTORABLE if not dry_run else Rung.NONE,
+        dry_run=dry_run,
+        parked=parked,
+        undo=undo,
+        omitted=snapshot.omitted,
+    )

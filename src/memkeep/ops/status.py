@@ -1,0 +1,75 @@
+"""Every store: its last snapshot, how far that was proven and when, and what is unprotected."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from memkeep import clock
+from memkeep.model import Finding, Omission, Rung, Snapshot, Store
+from memkeep.ops.snapshots import rung_of
+from memkeep.vault.vault import Vault
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A store that is there now or was backed up once. `present` says whether it is there now."""
+
+    system: str
+    path: str
+    present: bool
+    protected: bool
+    records: int | None
+    snapshots: int
+    last: str | None  # id of its last snapshot
+    last_at: str | None
+    age_s: float | None
+    rung: Rung
+    rung_at: str | None
+    unprotected: tuple[Omission, ...]  # what the last snapshot left out
+    findings: tuple[Finding, ...]
+
+
+class StatusResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The vault, if there is one, and the stores."""
+
+    vault: str | None
+    encrypted: bool | None
+    snapshots: int
+    stores: tuple[StoreStatus, ...]
+
+
+def status(vault: Vault | None, stores: Sequence[Store]) -> StatusResult:
+    """Put the stores that were found beside the snapshots of the vault."""
+    listed = vault.snapshots() if vault is not None else []
+    by_store: dict[tuple[str, str], list[Snapshot]] = {}
+    for one in listed:
+        by_store.setdefault((one.system, one.path), []).append(one)
+    live = {(store.system, store.path): store for store in stores}
+    rows = [_row(vault, key, live.get(key), by_store.get(key, [])) for key in dict.fromkeys((*live, *by_store))]
+    return StatusResult(
+        vault=vault.storage.url if vault is not None else None,
+        encrypted=vault.config.encrypted if vault is not None else None,
+        snapshots=len(listed),
+        stores=tuple(rows),
+    )
+
+
+def _row(vault: Vault | None, key: tuple[str, str], store: Store | None, snapshots: list[Snapshot]) -> StoreStatus:
+    last = snapshots[-1] if snapshots else None
+    rung, at = rung_of(vault, last) if vault is not None and last is not None else (Rung.NONE, None)
+    age = (clock.now() - datetime.fromisoformat(last.created)).total_seconds() if last is not None else None
+    return StoreStatus(
+        system=key[0],
+        path=key[1],
+        present=store is not None,
+        protected=last is not None,
+        records=store.records if store is not None else last.records if last is not None else None,
+        snapshots=len(snapshots),
+        last=last.id if last is not None else None,
+        last_at=last.created if last is not None else None,
+        age_s=round(age, 1) if age is not None else None,
+        rung=rung,
+        rung_at=at,
+        unprotected=last.omitted if last is not None else (),
+        findings=last.findings if last is not None else store.findings if store is not None else (),
+    )

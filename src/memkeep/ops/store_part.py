@@ -1,0 +1,158 @@
+"""Put one frozen part into the vault: its records in groups, its files as chunks, its tables as digests."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+from blake3 import blake3
+
+from memkeep.events import Events
+from memkeep.model import (
+    Entry,
+    Finding,
+    Omission,
+    PartImage,
+    Recipe,
+    StoredCollection,
+    StoredEntry,
+    StoredGroup,
+    TableMap,
+)
+from memkeep.ops.blocks import known_blocks
+from memkeep.ops.freeze import Held
+from memkeep.records.groups import Group
+from memkeep.vault.vault import Vault
+from memkeep.vault.writer import Writer
+
+Redact = Callable[[bytes], bytes]
+
+
+def store_part(
+    vault: Vault, writer: Writer, held: Held, parent: PartImage | None, redact: Redact | None, events: Events
+) -> tuple[PartImage, list[Finding], list[Omission]]:
+    """Store a part against its parent image; return its image, findings and omissions.
+
+    The scan runs on a thread of its own while the bytes are streamed, except for Lance, where it must come first:
+    it finds the vectors that the bytes are cut at.
+    """
+    scan = _Scan(held, parent)
+    if held.part.engine == "lance":
+        scan.run()
+        entries = _store_entries(vault, writer, held, parent, redact, events)
+    else:
+        thread = threading.Thread(target=scan.run, name="memkeep-scan", daemon=True)
+        thread.start()
+        try:
+            entries = _store_entries(vault, writer, held, parent, redact, events)
+        except BaseException:
+            scan.stop()
+            thread.join()
+            raise
+        thread.join()
+    scan.finish()
+    image = PartImage(
+        part=held.part,
+        how=held.opened.how,
+        entries=tuple(entries),
+        collections=_store_groups(writer, held.part.maps, scan.groups, parent),
+        baseline=held.opened.baseline(),
+    )
+    return image, [*scan.findings, *held.opened.findings()], held.opened.omitted()
+
+
+class _Scan:
+    """Reads all rows and runs the checks; keeps an error for the thread that waits."""
+
+    def __init__(self, held: Held, parent: PartImage | None) -> None:
+        self._held = held
+        self._bits = {one.map.collection: one.bits for one in parent.collections} if parent else {}
+        self._error: BaseException | None = None
+        self._stopped = False
+        self.groups: list[Group] = []
+        self.findings: list[Finding] = []
+
+    def run(self) -> None:
+        try:
+            for group in self._held.opened.scan(self._bits):
+                if self._stopped:
+                    return
+                self.groups.append(group)
+            self.findings = self._held.opened.check()
+        except BaseException as error:  # noqa: BLE001 - raised again by finish()
+            self._error = error
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def finish(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def _store_entries(
+    vault: Vault, writer: Writer, held: Held, parent: PartImage | None, redact: Redact | None, events: Events
+) -> list[StoredEntry]:
+    old = {one.entry.path: one.recipe for one in parent.entries if one.recipe} if parent else {}
+    entries = held.opened.entries()
+    events.step(held.part.name, sum(entry.size for entry in entries))
+    blocks = known_blocks(vault, held.opened, entries, parent)
+    stored = []
+    for entry in entries:
+        if entry.kind != "file":
+            stored.append(StoredEntry(entry=entry))
+            continue
+        buffers = _counted(held.opened.stream(entry), events)
+        runs = held.opened.runs(entry)
+        before = old.get(entry.path)
+        if redact is not None:
+            recipe = writer.put_stream([redact(b"".join(buffers))], before)
+        elif runs and (before is None or not _equal(held, entry, before)):
+            recipe = writer.put_blocks(buffers, runs, blocks)
+        elif runs and before is not None:
+            recipe = before
+        else:
+            recipe = writer.put_stream(buffers, before)
+        stored.append(StoredEntry(entry=msgspec.structs.replace(entry, size=recipe.size), recipe=recipe))
+    return stored
+
+
+def _store_groups(
+    writer: Writer, maps: tuple[TableMap, ...], groups: list[Group], parent: PartImage | None
+) -> tuple[StoredCollection, ...]:
+    """Store record groups, each as a delta against the parent's group of the same bucket."""
+    old = {one.map.collection: one for one in parent.collections} if parent else {}
+    stored = []
+    for table in maps:
+        mine = [group for group in groups if group.collection == table.collection]
+        before = old.get(table.collection)
+        bits = mine[0].bits if mine else 0
+        bases = {one.bucket: one.chunk for one in before.groups} if before and before.bits == bits else {}
+        chunks = writer.put_blobs((group.data, bases.get(group.bucket)) for group in mine)
+        stored.append(
+            StoredCollection(
+                map=table,
+                bits=bits,
+                rows=sum(group.rows for group in mine),
+                groups=tuple(
+                    StoredGroup(bucket=group.bucket, rows=group.rows, chunk=chunk)
+                    for group, chunk in zip(mine, chunks, strict=True)
+                ),
+            )
+        )
+    return tuple(stored)
+
+
+def _equal(held: Held, entry: Entry, before: Recipe) -> bool:
+    """Say whether a file is, byte for byte, what the parent has under its name."""
+    if before.size != entry.size:
+        return False
+    hasher = blake3()
+    for buffer in held.opened.stream(entry):
+        hasher.update(buffer)
+    return hasher.digest() == before.digest
+
+
+def _counted(buffers: Iterable[bytes], events: Events) -> Iterator[bytes]:
+    for buffer in buffers:
+        events.advance(len(buffer))
+        yield buffer

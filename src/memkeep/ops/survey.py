@@ -1,0 +1,93 @@
+"""Look at a vault as a whole: is everything there that its log says was written, is every plain object itself."""
+
+from memkeep.errors import DamagedError
+from memkeep.model import Finding, Severity
+from memkeep.vault import crypto, format
+from memkeep.vault.vault import Vault, read_slots, seal_number
+
+
+def survey(vault: Vault) -> list[Finding]:
+    """Return a finding for each object that is missing or not what was written, without reading packs."""
+    there = {stat.key: stat.size for stat in vault.storage.list("")}
+    vault.snapshots()
+    vault.refresh()
+    errors = list(vault.damaged)
+    errors += read_slots(vault.storage)[1]
+    seals, damaged = _seals(vault)
+    errors += damaged
+    findings = [_lost(error.obj, error.message) for error in _once(errors)]
+    named = {finding.object for finding in findings}
+    sealed: set[str] = set()
+    forgotten: set[str] = set()
+    for seal in seals.values():
+        sealed.update(seal.previous, seal.snapshots, seal.objects)
+        forgotten.update(seal.forgotten)
+    if seals:
+        sealed.update(seals[max(seals, key=seal_number)].keys)
+    findings += [_missing(key) for key in sorted(sealed - forgotten - set(there) - named)]
+    named |= {finding.object for finding in findings}
+    for key, size in vault.index.packs.items():
+        if key not in named and there.get(key) != size:
+            findings.append(_missing(key) if key not in there else _lost(key, f"{key} is cut off or too long"))
+    known = {snapshot for seal in seals.values() for snapshot in seal.snapshots}
+    loose = sorted(key for key in there if key.startswith(format.SNAPSHOTS) and key not in known | named)
+    findings += [
+        Finding(
+            code="unsealed",
+            severity=Severity.WARNING,
+            message=f"{key} has no seal: its backup was interrupted at the very end, or the seal was removed",
+            snapshots=(key.removeprefix(format.SNAPSHOTS),),
+            mend="memkeep backup",
+        )
+        for key in loose
+    ]
+    if not seals and not damaged:
+        findings.append(_missing(format.SEALS + "*"))
+    if vault.keys.encrypted and not any(key.startswith(format.KEYS) for key in there):
+        findings.append(_missing(format.KEYS + "*"))
+    return findings
+
+
+def _seals(vault: Vault) -> tuple[dict[str, format.Seal], list[DamagedError]]:
+    import msgspec
+
+    found: dict[str, format.Seal] = {}
+    damaged = []
+    for stat in vault.storage.list(format.SEALS):
+        try:
+            data = vault.storage.get(stat.key)
+            format.check_name(stat.key, data)
+            plain = vault.keys.open_envelope(crypto.SEAL, data, stat.key)
+            found[stat.key] = msgspec.json.decode(plain, type=format.Seal)
+        except msgspec.MsgspecError:
+            damaged.append(DamagedError(f"{stat.key} is not a seal", obj=stat.key))
+        except DamagedError as error:
+            damaged.append(error)
+    return found, damaged
+
+
+def _once(errors: list[DamagedError]) -> list[DamagedError]:
+    return list({error.obj: error for error in errors}.values())
+
+
+def _missing(key: str) -> Finding:
+    what = {
+        format.SNAPSHOTS: "the snapshot is lost",
+        format.KEYS: "its password or recovery key no longer opens the vault",
+        format.SEALS: "part of the log is lost, no memory",
+        format.INDEX: "the snapshots that need it can't be read",
+        format.DATA: "the snapshots that need it can't be read",
+    }.get(key.partition("/")[0] + "/", "")
+    return _lost(key, f"{key} was removed: {what}")
+
+
+def _lost(key: str, message: str) -> Finding:
+    hurt = (key.removeprefix(format.SNAPSHOTS),) if key.startswith(format.SNAPSHOTS) else ()
+    return Finding(
+        code="damaged",
+        severity=Severity.ERROR,
+        message=message,
+        object=key,
+        snapshots=hurt,
+        mend="put the object back from a copy of the vault, or back up again",
+    )
