@@ -27,6 +27,7 @@ from memkeep.model import (
 from memkeep.ops import prove, secrets
 from memkeep.ops.compare import UNREADABLE
 from memkeep.ops.freeze import Held, freeze
+from memkeep.ops.in_place import refuse_interrupted
 from memkeep.ops.scratch import scratch
 from memkeep.ops.store_part import store_part
 from memkeep.records.summary import summarise
@@ -126,6 +127,7 @@ class _Run:
 
     def take(self, *, tag: str | None, label: str | None, verify: bool) -> SnapshotReport:
         """Take the snapshot."""
+        refuse_interrupted(Path(self._store.root))
         parent = self._vault.latest_of(self._store.system, self._store.path)
         old = {part.name: part for part in parent.parts} if parent else {}
         with scratch() as folder, self._vault.writer() as writer:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from memkeep.errors import RefusedError, StorageError, UsageError
+from memkeep.errors import MemkeepError, RefusedError, StorageError, UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Omission, PartImage, Rung, Snapshot
+from memkeep.model import Omission, PartImage, Rung, Snapshot, Store
 from memkeep.ops import in_place as replacing
+from memkeep.ops.discover import discover
 from memkeep.ops.materialise import materialise, place
 from memkeep.vault.vault import Vault
 
@@ -116,13 +117,22 @@ def _in_place(
             hint=f"memkeep restore {snapshot.id[:8]} --in-place --confirm={snapshot.system}",
             code="not_confirmed",
         )
-    plan = replacing.plan(snapshot, images)
+    plan = replacing.plan(snapshot, images, _live(snapshot))
     if not even_if_open:
         replacing.refuse_if_open(plan)
     if dry_run:
         return _result(snapshot, images, str(plan.root), dry_run=True)
     parked = replacing.apply(vault, plan, images, events)
     return _result(snapshot, images, str(plan.root), parked=str(parked), undo=f"sh {replacing.quoted(parked / 'undo.sh')}")
+
+
+def _live(snapshot: Snapshot) -> Store | None:
+    """Return the live store that the snapshot is of, if something of it is still there."""
+    try:
+        found = discover([Path(snapshot.path)])
+    except MemkeepError:
+        return None
+    return next((one for one in found if (one.system, one.path) == (snapshot.system, snapshot.path)), None)
 
 
 def _result(
