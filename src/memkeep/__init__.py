@@ -1,3 +1,63 @@
-"""memkeep keeps the memory of AI agents safe: back it up, prove the backup, bring it back, show what changed."""
+"""memkeep keeps the memory of AI agents safe: back it up, prove the backup, bring it back, show what changed.
+
+The names below are the public ones; they are loaded when first asked for, so that importing memkeep costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from memkeep import errors as errors
+    from memkeep.events import Events as Events
+    from memkeep.library import OpenVault as OpenVault
+    from memkeep.library import discover as discover
+    from memkeep.library import init_vault as init_vault
+    from memkeep.library import open_vault as open_vault
+    from memkeep.model import Finding as Finding
+    from memkeep.model import Omission as Omission
+    from memkeep.model import Rung as Rung
+    from memkeep.model import Severity as Severity
+    from memkeep.model import Store as Store
+
+_HOMES = {
+    "Events": "memkeep.events",
+    "Finding": "memkeep.model",
+    "Omission": "memkeep.model",
+    "OpenVault": "memkeep.library",
+    "Rung": "memkeep.model",
+    "Severity": "memkeep.model",
+    "Store": "memkeep.model",
+    "discover": "memkeep.library",
+    "init_vault": "memkeep.library",
+    "open_vault": "memkeep.library",
+}
+
+__all__ = [
+    "Events",
+    "Finding",
+    "Omission",
+    "OpenVault",
+    "Rung",
+    "Severity",
+    "Store",
+    "__version__",
+    "discover",
+    "errors",
+    "init_vault",
+    "open_vault",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "errors":
+        return import_module("memkeep.errors")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'memkeep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -31,7 +31,6 @@ from memkeep.ops.in_place import refuse_interrupted
 from memkeep.ops.scratch import scratch
 from memkeep.ops.store_part import store_part
 from memkeep.records.summary import summarise
-from memkeep.systems.detect import examine
 from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Writer
 
@@ -133,7 +132,6 @@ class _Run:
         with scratch() as folder, self._vault.writer() as writer:
             self._events.step("freezing")
             with freeze(self._store, self._parts, folder) as moment:
-                self._findings += examine(self._store)
                 images = [self._store_held(writer, one, old.get(one.part.name)) for one in moment.held]
                 self._omitted += moment.omitted
                 self._findings += moment.findings

@@ -1,0 +1,167 @@
+"""memkeep as a library: an opened vault with the verbs as methods. The command line calls the same operations.
+
+    import memkeep
+
+    vault = memkeep.open_vault("~/vault", password="...")
+    report = vault.backup("~/.openclaw").snapshots[0]
+    vault.verify(report.id, rung=memkeep.Rung.EQUIVALENT)
+    vault.restore(report.id, to="~/restored")
+    vault.diff(report.id, "~/.openclaw/memory").changed
+"""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from memkeep.config import Config, load
+from memkeep.events import SILENT, Events
+from memkeep.model import Rung, Store
+from memkeep.ops.backup import BackupResult, Secrets
+from memkeep.ops.diff import DiffResult
+from memkeep.ops.history import HistoryResult
+from memkeep.ops.open import Ask, InitResult
+from memkeep.ops.restore import RestoreResult
+from memkeep.ops.search import SearchResult
+from memkeep.ops.snapshots import ShowResult, SnapshotList
+from memkeep.ops.status import StatusResult
+from memkeep.ops.verify import VerifyReport
+from memkeep.vault.vault import Vault
+
+Place = str | PathLike[str]
+
+
+class OpenVault:
+    """A vault and the verbs on it. Every method raises `MemkeepError` or one of its kinds, and nothing else."""
+
+    def __init__(self, vault: Vault, config: Config) -> None:
+        self._vault = vault
+        self._config = config
+
+    @property
+    def id(self) -> str:
+        """The vault's own name, 32 hex digits."""
+        return self._vault.config.id
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is encrypted."""
+        return self._vault.config.encrypted
+
+    def backup(
+        self,
+        *paths: Place,
+        tag: str | None = None,
+        label: str | None = None,
+        secrets: Secrets = "auto",
+        dry_run: bool = False,
+        verify: bool = True,
+        events: Events = SILENT,
+    ) -> BackupResult:
+        """Take a snapshot of every store at the paths, or of all that are found when none is given."""
+        from memkeep.ops.backup import backup
+
+        return backup(
+            self._vault,
+            discover(*paths, config=self._config),
+            tag=tag,
+            label=label,
+            secrets=secrets,
+            dry_run=dry_run,
+            verify=verify,
+            events=events,
+        )
+
+    def snapshots(self, *, system: str | None = None, tag: str | None = None) -> SnapshotList:
+        """List the snapshots, oldest first."""
+        from memkeep.ops.snapshots import list_snapshots
+
+        return list_snapshots(self._vault, system=system, tag=tag)
+
+    def show(self, snapshot: str = "latest") -> ShowResult:
+        """Return what a snapshot holds."""
+        from memkeep.ops.snapshots import show
+
+        return show(self._vault, snapshot)
+
+    def status(self, *paths: Place) -> StatusResult:
+        """Return every store, its last snapshot and what is unprotected."""
+        from memkeep.ops.status import status
+
+        return status(self._vault, discover(*paths, config=self._config))
+
+    def verify(
+        self, snapshot: str | None = None, *, rung: Rung = Rung.READABLE, all: bool = False, events: Events = SILENT
+    ) -> VerifyReport:
+        """Prove a snapshot (default: the latest), or all, up to a rung; damage is reported, not raised."""
+        from memkeep.ops.verify import verify
+
+        return verify(self._vault, snapshot, rung=rung, all=all, events=events)
+
+    def restore(
+        self,
+        snapshot: str = "latest",
+        *,
+        to: Place | None = None,
+        parts: Sequence[str] = (),
+        in_place: bool = False,
+        confirm: str | None = None,
+        even_if_open: bool = False,
+        dry_run: bool = False,
+        events: Events = SILENT,
+    ) -> RestoreResult:
+        """Bring a snapshot back into a new folder, or in place of the live store (`confirm` names its system)."""
+        from memkeep.ops.restore import restore
+
+        return restore(
+            self._vault,
+            snapshot,
+            to=Path(to) if to is not None else None,
+            parts=parts,
+            in_place=in_place,
+            confirm=confirm,
+            even_if_open=even_if_open,
+            dry_run=dry_run,
+            events=events,
+        )
+
+    def diff(self, a: str, b: str) -> DiffResult:
+        """Compare two sides: a snapshot's name, `latest`, or the path of a live store."""
+        from memkeep.ops.diff import diff
+
+        return diff(self._vault, a, b, config=self._config)
+
+    def history(self, id: str) -> HistoryResult:
+        """Follow one memory through all snapshots."""
+        from memkeep.ops.history import history
+
+        return history(self._vault, id)
+
+    def search(self, text: str, *, snapshot: str | None = None) -> SearchResult:
+        """Find words over the records of one snapshot, or of all."""
+        from memkeep.ops.search import search
+
+        return search(self._vault, text, snapshot=snapshot)
+
+
+def open_vault(url: Place, password: str | Ask | None = None, *, config: Config | None = None) -> OpenVault:
+    """Open a vault; `password` may be a function, which is called only if the vault is encrypted.
+
+    Raises `VaultMissingError`, `WrongKeyError`, or `DamagedError` when its plain objects are not themselves.
+    """
+    from memkeep.ops.open import open_vault
+
+    return OpenVault(open_vault(str(url), password), config if config is not None else load())
+
+
+def init_vault(url: Place, password: str | None = None, *, encrypt: bool = True) -> InitResult:
+    """Make a vault; the result has the recovery key, which is nowhere else."""
+    from memkeep.ops.open import init_vault
+
+    return init_vault(str(url), password, encrypt=encrypt)
+
+
+def discover(*paths: Place, config: Config | None = None) -> list[Store]:
+    """Find the stores at or below the paths (default: the products' own places), and change nothing."""
+    from memkeep.ops.discover import discover
+
+    return discover([Path(path).expanduser() for path in paths] or None, config)
