@@ -49,7 +49,9 @@ def peak_memory(argv: list[str], env: dict[str, str]) -> float:
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    out = subprocess.run([sys.executable, "-c", code, *argv], env=env, check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code, *argv], env=env, check=True, capture_output=True, text=True
+    ).stdout
     return int(out) * 1024 / MB
 
 
@@ -95,7 +97,9 @@ class Bench:
 def sqlite_bench(work: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Ten days of the SQLite store."""
     bench = Bench(work, args, "sqlite")
-    bench.churn("build", str(bench.store), "--memories", str(args.memories), "--dim", str(args.dim), "--kinds", "sqlite")
+    bench.churn(
+        "build", str(bench.store), "--memories", str(args.memories), "--dim", str(args.dim), "--kinds", "sqlite"
+    )
     size = folder_size(bench.source)
     bench.restic("init")
     bench.keep("verified", "init")
@@ -123,10 +127,17 @@ def sqlite_bench(work: Path, args: argparse.Namespace) -> dict[str, Any]:
                 "records": report["records"],
             }
         )
-        print(f"  day {day}: {json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()})}", flush=True)
+        print(
+            f"  day {day}: {json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()})}",
+            flush=True,
+        )
     vault = folder_size(work / "verified")
-    restic_restore = min(bench.restic("restore", "latest", "--target", str(work / f"out-r{n}")).seconds for n in range(2))
-    keep_restore = min(bench.keep("verified", "restore", "latest", "--to", str(work / f"out-m{n}"))[0].seconds for n in range(2))
+    restic_restore = min(
+        bench.restic("restore", "latest", "--target", str(work / f"out-r{n}")).seconds for n in range(2)
+    )
+    keep_restore = min(
+        bench.keep("verified", "restore", "latest", "--to", str(work / f"out-m{n}"))[0].seconds for n in range(2)
+    )
     live = (bench.source / "facts.db").read_bytes()
     if (work / "out-m0" / "facts.db").read_bytes() != live:
         sys.exit("the restored database is not what was backed up")
@@ -137,7 +148,8 @@ def sqlite_bench(work: Path, args: argparse.Namespace) -> dict[str, Any]:
     bench.keep("fresh", "init")
     peak_first = peak_memory([*base, str(work / "fresh")], bench.env)
     peak_restore = peak_memory(
-        [*bench.memkeep, "restore", "latest", "--to", str(work / "out-peak"), "--vault", str(work / "verified")], bench.env
+        [*bench.memkeep, "restore", "latest", "--to", str(work / "out-peak"), "--vault", str(work / "verified")],
+        bench.env,
     )
     return {
         "size": size,
@@ -164,9 +176,7 @@ def stall(bench: Bench) -> dict[str, float]:
         connection.execute("PRAGMA synchronous=normal")
         while not stop.is_set():
             started = time.perf_counter()
-            connection.execute(
-                "UPDATE memories SET heat = heat + 0.001 WHERE rowid = (abs(random()) % 1000) + 1"
-            )
+            connection.execute("UPDATE memories SET heat = heat + 0.001 WHERE rowid = (abs(random()) % 1000) + 1")
             into.append((time.perf_counter() - started) * 1000)
             time.sleep(0.002)
         connection.close()
@@ -212,8 +222,13 @@ def lance_bench(work: Path, args: argparse.Namespace) -> dict[str, Any]:
                 "rung": report["rung"],
             }
         )
-        print(f"  day {day}: {json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()})}", flush=True)
-    peak = peak_memory([*bench.memkeep, "backup", str(bench.source), "--vault", str(work / "vault"), "--json"], bench.env)
+        print(
+            f"  day {day}: {json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()})}",
+            flush=True,
+        )
+    peak = peak_memory(
+        [*bench.memkeep, "backup", str(bench.source), "--vault", str(work / "vault"), "--json"], bench.env
+    )
     return {"size": folder_size(bench.source), "rows": rows, "vault": folder_size(work / "vault"), "peak": peak}
 
 
@@ -241,22 +256,51 @@ def report(sqlite: dict[str, Any] | None, lance: dict[str, Any] | None, args: ar
         days = [one for one in sqlite["rows"] if one["day"]]
         plain_days = [one for one in days if not one["decay"]]
         first = sqlite["rows"][0]
-        row("first backup, s", "<= 1.0 x", f"{first['verified_s']:.2f}", f"{first['restic_s']:.2f}", first["verified_s"] / first["restic_s"])
-        for name, key, target in (("a day, verified to `readable`, s", "verified_s", 1.0), ("a day, `--no-verify`, s", "plain_s", 0.6)):
+        row(
+            "first backup, s",
+            "<= 1.0 x",
+            f"{first['verified_s']:.2f}",
+            f"{first['restic_s']:.2f}",
+            first["verified_s"] / first["restic_s"],
+        )
+        for name, key, target in (
+            ("a day, verified to `readable`, s", "verified_s", 1.0),
+            ("a day, `--no-verify`, s", "plain_s", 0.6),
+        ):
             ratios = [one[key] / one["restic_s"] for one in days]
-            row(f"{name} (median)", f"<= {target} x", f"{statistics.median(one[key] for one in days):.2f}",
-                f"{statistics.median(one['restic_s'] for one in days):.2f}", statistics.median(ratios))
+            row(
+                f"{name} (median)",
+                f"<= {target} x",
+                f"{statistics.median(one[key] for one in days):.2f}",
+                f"{statistics.median(one['restic_s'] for one in days):.2f}",
+                statistics.median(ratios),
+            )
             row(f"{name} (worst day)", f"<= {target} x", f"{max(one[key] for one in days):.2f}", "", max(ratios))
-        row("restore, s", "<= 1.0 x", f"{sqlite['keep_restore']:.2f}", f"{sqlite['restic_restore']:.2f}", sqlite["keep_restore"] / sqlite["restic_restore"])
+        row(
+            "restore, s",
+            "<= 1.0 x",
+            f"{sqlite['keep_restore']:.2f}",
+            f"{sqlite['restic_restore']:.2f}",
+            sqlite["keep_restore"] / sqlite["restic_restore"],
+        )
         if plain_days:
-            row("added a day, MB (worst)", "<= 5", f"{max(one['added_mb'] for one in plain_days):.2f}", f"{statistics.median(one['restic_mb'] for one in plain_days):.0f}")
+            row(
+                "added a day, MB (worst)",
+                "<= 5",
+                f"{max(one['added_mb'] for one in plain_days):.2f}",
+                f"{statistics.median(one['restic_mb'] for one in plain_days):.0f}",
+            )
         for one in days:
             if one["decay"]:
                 row("added on a decay day, MB", "<= 5", f"{one['added_mb']:.2f}", f"{one['restic_mb']:.0f}")
         row(f"vault after {args.days} days, MB", "<= 300", f"{sqlite['vault']:.0f}", f"{sqlite['restic_vault']:.0f}")
         row("peak memory of a process, MB", "<= 300", f"{sqlite['peak']:.0f}")
         stalled = sqlite["stall"]
-        row("p99 of a writer's commit, ms (alone / during backups)", "+ <= 30", f"{stalled['quiet']:.1f} / {stalled['busy']:.1f}")
+        row(
+            "p99 of a writer's commit, ms (alone / during backups)",
+            "+ <= 30",
+            f"{stalled['quiet']:.1f} / {stalled['busy']:.1f}",
+        )
     if lance:
         kinds: dict[str, list[dict[str, Any]]] = {}
         for one in lance["rows"][1:]:
@@ -264,14 +308,24 @@ def report(sqlite: dict[str, Any] | None, lance: dict[str, Any] | None, args: ar
         for what, target in (("plain", 8), ("--optimize", 30), ("--decay", 30), ("--decay --optimize", 30)):
             found = kinds.get(what)
             if found:
-                row(f"LanceDB: added on a day, {what}, MB (worst)", f"<= {target}", f"{max(one['added_mb'] for one in found):.2f}",
-                    f"{max(one['restic_mb'] for one in found):.0f}")
-        row("LanceDB: a plain day, s (median)", "", f"{statistics.median(one['keep_s'] for one in kinds['plain']):.2f}",
-            f"{statistics.median(one['restic_s'] for one in kinds['plain']):.2f}")
+                row(
+                    f"LanceDB: added on a day, {what}, MB (worst)",
+                    f"<= {target}",
+                    f"{max(one['added_mb'] for one in found):.2f}",
+                    f"{max(one['restic_mb'] for one in found):.0f}",
+                )
+        row(
+            "LanceDB: a plain day, s (median)",
+            "",
+            f"{statistics.median(one['keep_s'] for one in kinds['plain']):.2f}",
+            f"{statistics.median(one['restic_s'] for one in kinds['plain']):.2f}",
+        )
         row("LanceDB: peak memory of a process, MB", "", f"{lance['peak']:.0f}")
     bare, ours = startup()
     row("`memkeep --help`, ms (bare interpreter)", "<= 7 x", f"{ours:.0f}", f"({bare:.0f})", ours / bare)
-    restic = subprocess.run(["restic", "version"], capture_output=True, text=True, check=True).stdout.split(" compiled")[0]
+    restic = subprocess.run(["restic", "version"], capture_output=True, text=True, check=True).stdout.split(
+        " compiled"
+    )[0]
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}, {restic}"
     size = f"{args.memories:,} memories x {args.dim}" + (f", {sqlite['size']:.0f} MB of SQLite" if sqlite else "")
     return "\n".join([f"{size}; {machine}.", "", *lines])

@@ -26,7 +26,9 @@ class MemkeepError(Exception):
     code: str = "failed"
     exit: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, unchanged: str = "Nothing was changed.", hint: str = "", code: str = "") -> None:
+    def __init__(
+        self, message: str, *, unchanged: str = "Nothing was changed.", hint: str = "", code: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.unchanged = unchanged

@@ -191,7 +191,9 @@ class _Run:
         self._events.step(held.part.name)
         for _ in range(RETRIES):
             redact = None if self._take_secrets or not held.part.secrets else secrets.redactor(held.part)
-            image, findings, omitted = store_part(self._vault, writer, held, parent, redact, self._events)
+            image, findings, omitted = store_part(
+                self._vault, writer, held, parent=parent, redact=redact, events=self._events
+            )
             if held.opened.held():
                 self._findings += findings
                 self._omitted += omitted

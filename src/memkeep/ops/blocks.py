@@ -23,25 +23,26 @@ def known_blocks(vault: Vault, opened: Opened, entries: Sequence[Entry], parent:
     if sum(run.count * run.stride for run in new) < WORTH:
         return None
     strides = {run.stride for run in new}
-    places: dict[tuple[bytes, int], set[int]] = {}
+    by_chunk: dict[bytes, set[tuple[int, int]]] = {}
     for stored in parent.entries:
         if stored.recipe is not None:
             for run in stored.recipe.runs:
                 if run.stride in strides:
-                    _collect(stored.recipe, run, places)
-    by_chunk: dict[bytes, list[tuple[int, int]]] = {}
-    for (chunk, stride), starts in places.items():
-        by_chunk.setdefault(chunk, []).extend((start, stride) for start in starts)
+                    _collect(stored.recipe, run, by_chunk)
+    return _digested(vault, by_chunk)
+
+
+def _digested(vault: Vault, by_chunk: dict[bytes, set[tuple[int, int]]]) -> Blocks:
     wanted = list(by_chunk)
     known: dict[bytes, tuple[bytes, int]] = {}
     for chunk, raw in zip(wanted, vault.reader.chunks(wanted), strict=True):
-        for start, stride in by_chunk[chunk]:
+        for start, stride in sorted(by_chunk[chunk]):
             if start + stride <= len(raw):
                 known.setdefault(block_digest(raw[start : start + stride]), (chunk, start))
     return Blocks(known)
 
 
-def _collect(recipe: Recipe, run: Run, places: dict[tuple[bytes, int], set[int]]) -> None:
+def _collect(recipe: Recipe, run: Run, by_chunk: dict[bytes, set[tuple[int, int]]]) -> None:
     """Note where in which chunks the blocks of a run begin; blocks that two pieces share are passed over."""
     import numpy as np
 
@@ -58,5 +59,5 @@ def _collect(recipe: Recipe, run: Run, places: dict[tuple[bytes, int], set[int]]
         at = max(begin, run.offset)
         at += -(at - run.offset) % run.stride
         while at + run.stride <= min(end, run.offset + run.count * run.stride):
-            places.setdefault((ids[piece], run.stride), set()).add(starts[piece] + at - begin)
+            by_chunk.setdefault(ids[piece], set()).add((starts[piece] + at - begin, run.stride))
             at += run.stride

@@ -35,7 +35,9 @@ def compare_part(vault: Vault, image: PartImage, root: Path, *, deep: bool) -> l
         have = now.tables.get(table)
         if have is None or have.rows != state.rows:
             count = "no" if have is None else have.rows
-            findings.append(_wrong(name, "rows_differ", f"{name}: {table or 'files'} has {count} rows, not {state.rows}"))
+            findings.append(
+                _wrong(name, "rows_differ", f"{name}: {table or 'files'} has {count} rows, not {state.rows}")
+            )
         elif deep and have.digest != state.digest:
             findings.append(_wrong(name, "digest_differs", f"{name}: the rows of {table or 'files'} differ"))
     if deep:

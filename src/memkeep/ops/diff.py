@@ -50,9 +50,7 @@ def diff(vault: Vault, a: str, b: str, *, config: Config | None = None) -> DiffR
     )
 
 
-def _sides(
-    vault: Vault, a: str, b: str, known: dict[str, Snapshot], config: Config | None
-) -> tuple[Sides, Sides]:
+def _sides(vault: Vault, a: str, b: str, known: dict[str, Snapshot], config: Config | None) -> tuple[Sides, Sides]:
     if known.get(a) and known.get(b) and known[a].system != known[b].system:
         raise UsageError(
             f"{a} is of {known[a].system} and {b} of {known[b].system}: their records can't be compared",

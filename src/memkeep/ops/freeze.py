@@ -8,14 +8,16 @@ to `ATTEMPTS` times; what still moves then is kept and said.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from memkeep.engines.base import Opened
 from memkeep.errors import MemkeepError, StoreError, UnsupportedError
 from memkeep.model import Finding, Omission, Part, Role, Severity, Store
 from memkeep.ops.engines import engine
+
+if TYPE_CHECKING:
+    from memkeep.engines.base import Opened
 
 ATTEMPTS = 5
 UNREAD = "part_unread"
@@ -81,12 +83,12 @@ def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:
                         code=UNREAD, severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint
                     )
                 )
-        if parts and not moment.held:
-            raise StoreError(f"no part of {store.path} could be read", hint=f"ls -l {store.path!r}")
         drifted = _settle(moment.held)
     except BaseException:
         moment.__exit__()
         raise
+    if parts and not moment.held:
+        raise StoreError(f"no part of {store.path} could be read", hint=f"ls -l {store.path!r}")
     if drifted:
         moment.consistent = False
         moment.findings.append(

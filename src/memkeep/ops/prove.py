@@ -27,13 +27,15 @@ class Packs:
         """Return an error for each pack whose bytes do not have the SHA-256 that is its name."""
         unknown = [pack for pack in packs if pack not in self._known]
         with ThreadPoolExecutor(2, "memkeep-hash") as pool:
-            for pack, error in zip(unknown, pool.map(lambda one: _changed(self._vault.storage, one), unknown), strict=True):
+            for pack, error in zip(
+                unknown, pool.map(lambda one: _changed(self._vault.storage, one), unknown), strict=True
+            ):
                 self._known[pack] = error
                 events.advance(self._vault.index.packs.get(pack, 0))
         return [error for pack in packs if (error := self._known[pack]) is not None]
 
 
-def chunks_of(vault: Vault, summaries: Sequence[PartSummary], images: Sequence[PartImage]) -> set[bytes]:
+def chunks_of(summaries: Sequence[PartSummary], images: Sequence[PartImage]) -> set[bytes]:
     """Return every chunk that a snapshot names (not the bases that those need)."""
     found: set[bytes] = set()
     for summary in summaries:
@@ -68,7 +70,7 @@ def decode_all(vault: Vault, images: Sequence[PartImage], events: Events) -> Non
 
 def intact(vault: Vault, summaries: Sequence[PartSummary], images: Sequence[PartImage], events: Events) -> None:
     """Read back a snapshot that is about to be committed; `DamagedError` when storage gives other bytes."""
-    packs = packs_of(vault, chunks_of(vault, summaries, images))
+    packs = packs_of(vault, chunks_of(summaries, images))
     errors = Packs(vault).intact(packs, events)
     if errors:
         raise errors[0]

@@ -95,7 +95,8 @@ def _choose(vault: Vault, snapshot: Snapshot, parts: Sequence[str]) -> list[Part
 
         near = difflib.get_close_matches(unknown[0], names, 1, 0.3)
         raise UsageError(
-            f"snapshot {snapshot.id[:8]} has no part called {unknown[0]}" + (f"; did you mean {near[0]}?" if near else ""),
+            f"snapshot {snapshot.id[:8]} has no part called {unknown[0]}"
+            + (f"; did you mean {near[0]}?" if near else ""),
             hint=f"memkeep show {snapshot.id[:8]}",
         )
     return [vault.image(part) for part in snapshot.parts if not parts or part.name in parts]
@@ -123,7 +124,9 @@ def _in_place(
     if dry_run:
         return _result(snapshot, images, str(plan.root), dry_run=True)
     parked = replacing.apply(vault, plan, images, events)
-    return _result(snapshot, images, str(plan.root), parked=str(parked), undo=f"sh {replacing.quoted(parked / 'undo.sh')}")
+    return _result(
+        snapshot, images, str(plan.root), parked=str(parked), undo=f"sh {replacing.quoted(parked / 'undo.sh')}"
+    )
 
 
 def _live(snapshot: Snapshot) -> Store | None:

@@ -66,7 +66,11 @@ def of_live(vault: Vault, store: Store, like: Sides) -> Sides:
             raise StoreError(f"{moment.omitted[0].part} could not be read: {moment.omitted[0].reason}")
         for held in moment.held:
             name = held.part.name
-            bits = {m.collection: like[f"{name}/{m.collection}"].bits for m in held.part.maps if f"{name}/{m.collection}" in like}
+            bits = {
+                m.collection: like[f"{name}/{m.collection}"].bits
+                for m in held.part.maps
+                if f"{name}/{m.collection}" in like
+            }
             data: dict[bytes, bytes] = {}
             groups: dict[str, dict[int, bytes]] = {table.collection: {} for table in held.part.maps}
             used: dict[str, int] = {}
@@ -77,7 +81,10 @@ def of_live(vault: Vault, store: Store, like: Sides) -> Sides:
                 used[group.collection] = group.bits
             for table in held.part.maps:
                 found[f"{name}/{table.collection}"] = Side(
-                    map=table, bits=used.get(table.collection, 0), groups=groups[table.collection], load=data.__getitem__
+                    map=table,
+                    bits=used.get(table.collection, 0),
+                    groups=groups[table.collection],
+                    load=data.__getitem__,
                 )
     return found
 

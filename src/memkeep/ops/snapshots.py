@@ -79,11 +79,15 @@ class ShowResult(msgspec.Struct, frozen=True, kw_only=True):
 def list_snapshots(vault: Vault, *, system: str | None = None, tag: str | None = None) -> SnapshotList:
     """Return the snapshots of a vault, oldest first."""
     rows = tuple(
-        SnapshotRow(**{name: getattr(one, name) for name in SnapshotRow.__struct_fields__} | {"rung": rung_of(vault, one)[0]})
+        SnapshotRow(
+            **{name: getattr(one, name) for name in SnapshotRow.__struct_fields__} | {"rung": rung_of(vault, one)[0]}
+        )
         for one in vault.snapshots()
         if (system is None or one.system == system) and (tag is None or one.tag == tag)
     )
-    return SnapshotList(snapshots=rows, unreadable=tuple(error.obj for error in vault.damaged if error.obj.startswith("snapshots/")))
+    return SnapshotList(
+        snapshots=rows, unreadable=tuple(error.obj for error in vault.damaged if error.obj.startswith("snapshots/"))
+    )
 
 
 def show(vault: Vault, name: str) -> ShowResult:

@@ -28,7 +28,7 @@ Redact = Callable[[bytes], bytes]
 
 
 def store_part(
-    vault: Vault, writer: Writer, held: Held, parent: PartImage | None, redact: Redact | None, events: Events
+    vault: Vault, writer: Writer, held: Held, *, parent: PartImage | None, redact: Redact | None, events: Events
 ) -> tuple[PartImage, list[Finding], list[Omission]]:
     """Store a part against its parent image; return its image, findings and omissions.
 
@@ -38,12 +38,12 @@ def store_part(
     scan = _Scan(held, parent)
     if held.part.engine == "lance":
         scan.run()
-        entries = _store_entries(vault, writer, held, parent, redact, events)
+        entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
     else:
         thread = threading.Thread(target=scan.run, name="memkeep-scan", daemon=True)
         thread.start()
         try:
-            entries = _store_entries(vault, writer, held, parent, redact, events)
+            entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
         except BaseException:
             scan.stop()
             thread.join()
@@ -90,7 +90,7 @@ class _Scan:
 
 
 def _store_entries(
-    vault: Vault, writer: Writer, held: Held, parent: PartImage | None, redact: Redact | None, events: Events
+    vault: Vault, writer: Writer, held: Held, *, parent: PartImage | None, redact: Redact | None, events: Events
 ) -> list[StoredEntry]:
     old = {one.entry.path: one.recipe for one in parent.entries if one.recipe} if parent else {}
     entries = held.opened.entries()

@@ -60,7 +60,7 @@ def verify(
         chosen = []
     else:
         chosen = [vault.resolve(snapshot or "latest")]
-    results = [_climb(vault, one, rung, packs, events) for one in chosen]
+    results = [_Climber(vault, one, packs, events).climb(rung) for one in chosen]
     hurt = _who_is_hurt(vault, {finding.object for finding in found if finding.object} | _objects(results))
     if all:
         loose = sorted(set(vault.index.packs) - {obj for finding in found if (obj := finding.object)})
@@ -78,49 +78,70 @@ def verify(
     return report
 
 
-def _climb(vault: Vault, snapshot: Snapshot, goal: Rung, packs: Packs, events: Events) -> VerifyResult:
-    findings: list[Finding] = []
+class _Climber:
+    """Climbs the ladder for one snapshot; a step says whether its rung was reached."""
 
-    def result(rung: Rung) -> VerifyResult:
-        return VerifyResult(snapshot=snapshot.id, rung=rung, findings=tuple(findings))
+    def __init__(self, vault: Vault, snapshot: Snapshot, packs: Packs, events: Events) -> None:
+        self._vault = vault
+        self._snapshot = snapshot
+        self._packs = packs
+        self._events = events
+        self._images: list[PartImage] = []
+        self._needed: list[str] = []
+        self.findings: list[Finding] = []
 
-    try:
-        events.step(f"{snapshot.id[:8]} present")
-        images, errors = _images(vault, snapshot)
-        needed = packs_of(vault, chunks_of(vault, snapshot.parts, images))
-    except DamagedError as error:
-        findings.append(_damage(error, (snapshot.id,)))
-        return result(Rung.NONE)
-    errors += packs.present(needed)
-    findings += [_damage(error, (snapshot.id,)) for error in errors]
-    if findings or goal.height < Rung.INTACT.height:
-        return result(Rung.NONE if findings else Rung.PRESENT)
-    events.step(f"{snapshot.id[:8]} intact", sum(part.bytes for part in snapshot.parts))
-    findings += [_damage(error, (snapshot.id,)) for error in packs.intact(needed, events)]
-    if not findings:
+    def climb(self, goal: Rung) -> VerifyResult:
+        """Go up to `goal`, or as far as it goes."""
+        steps = (self._present, self._intact, self._readable, self._restorable, self._equivalent)
+        reached = Rung.NONE
+        for rung, step in zip(list(Rung)[1:], steps, strict=True):
+            if rung.height > goal.height:
+                break
+            self._events.step(f"{self._snapshot.id[:8]} {rung}", sum(part.bytes for part in self._snapshot.parts))
+            if not step():
+                break
+            reached = rung
+        return VerifyResult(snapshot=self._snapshot.id, rung=reached, findings=tuple(dict.fromkeys(self.findings)))
+
+    def _present(self) -> bool:
         try:
-            decode_all(vault, images, events)
+            self._images, errors = _images(self._vault, self._snapshot)
+            self._needed = packs_of(self._vault, chunks_of(self._snapshot.parts, self._images))
         except DamagedError as error:
-            findings.append(_damage(error, (snapshot.id,)))
-    if findings or goal.height < Rung.READABLE.height:
-        return result(Rung.PRESENT if findings else Rung.INTACT)
-    events.step(f"{snapshot.id[:8]} readable")
-    for image in images:
+            errors = [error]
+        return self._note(errors + self._packs.present(self._needed))
+
+    def _intact(self) -> bool:
+        errors = self._packs.intact(self._needed, self._events)
+        if not errors:
+            try:
+                decode_all(self._vault, self._images, self._events)
+            except DamagedError as error:
+                errors.append(error)
+        return self._note(errors)
+
+    def _readable(self) -> bool:
+        for image in self._images:
+            with scratch() as folder:
+                materialise(self._vault, [image], folder, self._events, durable=False)
+                self.findings += compare_part(self._vault, image, folder, deep=False)
+        return not _bad(self.findings)
+
+    def _restorable(self) -> bool:
         with scratch() as folder:
-            materialise(vault, [image], folder, events, durable=False)
-            findings += compare_part(vault, image, folder, deep=False)
-    if _bad(findings) or goal.height < Rung.RESTORABLE.height:
-        return result(Rung.INTACT if _bad(findings) else Rung.READABLE)
-    events.step(f"{snapshot.id[:8]} restorable")
-    with scratch() as folder:
-        materialise(vault, images, folder, events)
-        if goal is Rung.EQUIVALENT:
-            events.step(f"{snapshot.id[:8]} equivalent")
-            for image in images:
-                findings += compare_part(vault, image, folder, deep=True)
-    if goal is Rung.RESTORABLE or _bad(findings):
-        return result(Rung.RESTORABLE)
-    return result(Rung.EQUIVALENT)
+            materialise(self._vault, self._images, folder, self._events)
+        return True
+
+    def _equivalent(self) -> bool:
+        for image in self._images:
+            with scratch() as folder:
+                materialise(self._vault, [image], folder, self._events, durable=False)
+                self.findings += compare_part(self._vault, image, folder, deep=True)
+        return not _bad(self.findings)
+
+    def _note(self, errors: list[DamagedError]) -> bool:
+        self.findings += [_damage(error, (self._snapshot.id,)) for error in errors]
+        return not errors
 
 
 def _images(vault: Vault, snapshot: Snapshot) -> tuple[list[PartImage], list[DamagedError]]:
@@ -165,7 +186,7 @@ def _who_is_hurt(vault: Vault, objects: set[str]) -> dict[str, tuple[str, ...]]:
     for snapshot in vault.snapshots():
         try:
             images, errors = _images(vault, snapshot)
-            needed = set(packs_of(vault, chunks_of(vault, snapshot.parts, images))) | {error.obj for error in errors}
+            needed = set(packs_of(vault, chunks_of(snapshot.parts, images))) | {error.obj for error in errors}
         except MemkeepError as error:
             needed = {getattr(error, "obj", "")}
             if needed & {"index/"}:

@@ -78,7 +78,9 @@ def id_text(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def encode(collection: str, bits: int, bucket: int, columns: Sequence[str], rows: Iterable[Sequence[Any]], key: int) -> Group:
+def encode(
+    collection: str, bits: int, bucket: int, columns: Sequence[str], rows: Iterable[Sequence[Any]], key: int
+) -> Group:
     """Encode rows (already cells) of one bucket; `key` is the position of the id column."""
     ordered = sorted(rows, key=lambda row: id_text(row[key]))
     values = [list(column) for column in zip(*ordered, strict=True)] if ordered else [[] for _ in columns]

@@ -21,7 +21,9 @@ def rows_by_id(table: TableMap, data: bytes) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         record = unique(id_text(row[key]), found)
-        found[record] = {name: value for position, (name, value) in enumerate(zip(names, row, strict=True)) if position != key}
+        found[record] = {
+            name: value for position, (name, value) in enumerate(zip(names, row, strict=True)) if position != key
+        }
     return found
 
 
