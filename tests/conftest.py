@@ -96,7 +96,7 @@ def tree_hash() -> Callable[[Path], dict[str, str]]:
             mode = path.lstat().st_mode
             content = ""
             if stat.S_ISLNK(mode):
-                content = os.readlink(path)
+                content = str(path.readlink())
             elif stat.S_ISREG(mode):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
             found[path.relative_to(root).as_posix()] = f"{stat.filemode(mode)} {content}"

@@ -42,7 +42,7 @@ class Printer:
 
     def line(self, *texts: Text) -> None:
         """Write one line."""
-        self.stream.write("".join(self._painted(text) for text in texts) + "\n")
+        self.stream.write("".join(self._painted(text) for text in texts).rstrip(" ") + "\n")
 
     def advice(self, *texts: Text) -> None:
         """Write one line unless `--quiet` was said."""
