@@ -1,0 +1,134 @@
+"""The SQLite engine: one moment of a database, live or restored, read without disturbing whoever writes it.
+
+How a moment is held is told in `sqlite_hold`; why all of it happens in a process of its own, in `sqlite_child`.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from memkeep.engines.sqlite_inspect import Inspection
+from memkeep.engines.sqlite_link import Child
+from memkeep.engines.sqlite_sql import quote
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run
+from memkeep.records.groups import Group
+
+__all__ = ["Inspection", "SqliteEngine", "SqliteOpened", "inspect"]
+
+
+class SqliteOpened:
+    """One moment of one database, held by a child process. See `engines.base.Opened`."""
+
+    def __init__(self, child: Child, part: Part, described: dict[str, Any]) -> None:
+        self.how: str = described["how"]
+        self._child = child
+        self._part = part
+        self._entries = msgspec.convert(described["entries"], list[Entry])
+        self._findings = self._own(described["findings"])
+        self._scanned: list[Finding] = []
+        self._baseline: Baseline | None = None
+
+    def entries(self) -> list[Entry]:
+        """Return the database as one file; its WAL is part of it, except where it was taken as mere bytes."""
+        return list(self._entries)
+
+    def stream(self, entry: Entry) -> Iterator[bytes]:
+        """Yield a file's bytes at the frozen moment, in buffers of at most 1 MiB."""
+        return self._child.stream(entry.path)
+
+    def runs(self, entry: Entry) -> tuple[Run, ...]:  # noqa: ARG002 - the contract's
+        """Return nothing: long rows are cut into pages, so that no vector lies in one piece."""
+        return ()
+
+    def scan(self, bits: dict[str, int], probes: tuple[Probe, ...] | None = None) -> Iterator[Group]:
+        """Read every row once; yield groups; then `baseline()` is complete."""
+        self._baseline = None
+        conversation = self._child.items("scan", bits=bits, probes=probes)
+        while True:
+            try:
+                group = next(conversation)
+            except StopIteration as stop:
+                end = stop.value
+                break
+            yield msgspec.convert(group, Group)
+        self._scanned = self._own(end["findings"])
+        self._baseline = msgspec.convert(end["baseline"], Baseline)
+
+    def baseline(self) -> Baseline:
+        """Return counts, digests, probes and facts; `RuntimeError` before `scan` ended."""
+        if self._baseline is None:
+            raise RuntimeError("baseline() before scan() was read to its end")
+        return self._baseline
+
+    def check(self) -> list[Finding]:
+        """Run SQLite's integrity, full-text and foreign key checks."""
+        return self._own(self._child.call("check"))
+
+    def moved(self) -> bool:
+        """Say whether somebody has committed to the live database since."""
+        return bool(self._child.call("moved"))
+
+    def held(self) -> bool:
+        """Say whether what was read is still one moment."""
+        return bool(self._child.call("held"))
+
+    def omitted(self) -> list[Omission]:
+        """Return nothing: a database is taken whole."""
+        return []
+
+    def findings(self) -> list[Finding]:
+        """Return what freezing and the last scan noticed."""
+        return [*self._findings, *self._scanned]
+
+    def _own(self, findings: Any) -> list[Finding]:
+        converted = msgspec.convert(findings, list[Finding])
+        return [msgspec.structs.replace(finding, part=self._part.name) for finding in converted]
+
+
+class SqliteEngine:
+    """Freezes, opens and counts SQLite databases. See `engines.base.Engine`."""
+
+    name = "sqlite"
+
+    @contextmanager
+    def freeze(self, part: Part, root: Path, scratch: Path) -> Iterator[SqliteOpened]:  # noqa: ARG002 - the contract's
+        """Hold one moment of the live database at `part.path`."""
+        with Child() as child:
+            place = {"path": _bytes(Path(part.path)), "name": part.name, "scratch": _bytes(scratch)}
+            yield SqliteOpened(child, part, child.call("freeze", **place, maps=part.maps))
+
+    @contextmanager
+    def open(self, part: Part, root: Path) -> Iterator[SqliteOpened]:
+        """Open the image that lies under a private folder; its bytes stay as they are."""
+        with Child() as child:
+            path = _bytes(root / part.name)
+            yield SqliteOpened(child, part, child.call("open", path=path, name=part.name, maps=part.maps))
+
+    def count(self, part: Part, table: str) -> int | None:
+        """Count the rows of a live table; None when it can't be read."""
+        path = Path(part.path)
+        seen = inspect([path], {path: [f"SELECT count(*) FROM {quote(table)}"]})[path]  # noqa: S608 - quoted
+        return next((rows[0][0] for rows in seen.results if rows), None)
+
+
+def inspect(paths: Sequence[Path], queries: Mapping[Path, Sequence[str]] | None = None) -> dict[Path, Inspection]:
+    """Look at files that may be live databases, and ask each its queries, which must be SELECTs.
+
+    One child process for all; nothing is changed, and no `-wal` or `-journal` is left behind (a `-shm` may be, where
+    there was a WAL without one). Never raises for a single file: its `Inspection` says what is wrong with it.
+    """
+    if not paths:
+        return {}
+    asked = [(_bytes(path), list((queries or {}).get(path, ()))) for path in paths]
+    with tempfile.TemporaryDirectory(prefix="memkeep-") as scratch, Child() as child:
+        seen = list(child.items("inspect", asked=asked, scratch=_bytes(Path(scratch))))
+    return dict(zip(paths, msgspec.convert(seen, list[Inspection]), strict=True))
+
+
+def _bytes(path: Path) -> bytes:
+    return os.fsencode(path.absolute())

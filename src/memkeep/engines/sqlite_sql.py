@@ -1,0 +1,99 @@
+"""The few words of SQL and of SQLite's file names that the engine needs, quoted so that any name works."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memkeep import clock
+
+if TYPE_CHECKING:
+    import apsw
+
+MAGIC = b"SQLite format 3\0"
+PATIENCE = 10.0  # seconds to wait for another process's lock
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-~")
+_MODULE = re.compile(r"\bUSING\s+(?:\"([^\"]+)\"|\[([^\]]+)\]|`([^`]+)`|'([^']+)'|([^\s(;]+))", re.IGNORECASE)
+
+
+class Table(NamedTuple):
+    """A table with a b-tree of its own."""
+
+    name: str
+    columns: list[str]
+    order: str  # what to order by for the order of its keys
+
+
+def quote(name: str) -> str:
+    """Return an identifier that SQLite takes for exactly this name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def uri(path: Path, parameters: str) -> str:
+    """Return the `file:` URI of an absolute path: sqlite.org/uri.html; bytes that are not UTF-8 included."""
+    return "file://" + "".join(chr(c) if c in _PLAIN else f"%{c:02X}" for c in os.fsencode(path)) + "?" + parameters
+
+
+def connect(path: Path, parameters: str) -> "apsw.Connection":
+    """Open a database with URI parameters such as `mode=ro`; waits for locks, trusts no SQL that the schema holds."""
+    import apsw
+
+    write = "mode=rw" in parameters
+    flags = apsw.SQLITE_OPEN_URI | (apsw.SQLITE_OPEN_READWRITE if write else apsw.SQLITE_OPEN_READONLY)
+    con = apsw.Connection(uri(path, parameters), flags=flags)
+    con.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    con.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+    start: list[float] = []
+
+    def wait(tries: int) -> bool:
+        if tries == 0 or not start:
+            start[:] = [clock.monotonic()]
+        clock.pause(min(0.001 * (tries + 1), 0.01))
+        return clock.monotonic() - start[0] < PATIENCE
+
+    con.set_busy_handler(wait)
+    return con
+
+
+def query(con: "apsw.Connection", sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+    """Return all rows of a query."""
+    return list(con.execute(sql, bindings))
+
+
+def value(con: "apsw.Connection", sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+    """Return the first column of the first row, None when there is no row."""
+    rows = query(con, sql, bindings)
+    return rows[0][0] if rows else None
+
+
+def tables(con: "apsw.Connection") -> list[Table]:
+    """Return all tables that have a b-tree (virtual ones have none), by name."""
+    rowless = {name for schema, name, _, _, wr, _ in query(con, "PRAGMA table_list") if schema == "main" and wr}
+    names = [
+        r[0] for r in query(con, "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY 1")
+    ]
+    found = []
+    for name in names:
+        info = query(con, f"PRAGMA table_xinfo({quote(name)})")
+        columns = [row[1] for row in info]
+        if name in rowless:
+            # Binary, whatever the key's own collation: the order must not depend on what is installed.
+            keys = sorted((row[5], row[1]) for row in info if row[5])
+            order = ", ".join(f"{quote(column)} COLLATE BINARY" for _, column in keys)
+        else:
+            taken = {column.lower() for column in columns}
+            order = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in taken), "")
+        found.append(Table(name, columns, order))
+    return found
+
+
+def virtual(con: "apsw.Connection") -> dict[str, str]:
+    """Return the module of each virtual table, lower case, known to this SQLite or not."""
+    rows = query(
+        con, "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND coalesce(rootpage, 0) = 0 ORDER BY 1"
+    )
+    found = {}
+    for name, sql in rows:
+        match = _MODULE.search(sql or "")
+        found[name] = next(filter(None, match.groups()), "").lower() if match else ""
+    return found
