@@ -1,34 +1,49 @@
-"""The contract of a system: where a product keeps its memory, as parts and a mapping to records. Nothing else."""
+"""The contract of a system: where a product keeps its memory, as parts and a mapping to records. Nothing else.
 
+A system is a module; adding one is that module and its name in `detect.SYSTEMS`.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from memkeep.model import Store
+from memkeep.model import Store, Value
+from memkeep.systems.look import Look
 
 
-class Homes(Protocol):
-    """The places to look in when no path is given; made by `detect` from the environment."""
+class OpenClaw(Value):
+    """One `openclaw.json`: the folder it lies in, which is the state folder it speaks for, and what it says."""
+
+    state_dir: Path
+    data: dict[str, Any]
+
+
+class Places(Value):
+    """What the environment says of where products keep their things; made by `detect`."""
 
     home: Path
-    state_dir: Path  # ~/.openclaw or OPENCLAW_STATE_DIR
+    state_dir: Path  # `OPENCLAW_STATE_DIR`, or `~/.openclaw`
+    environ: Mapping[str, str] = {}
+    configs: tuple[OpenClaw, ...] = ()  # of the state folder in use, and of those found on the way
 
 
 class System(Protocol):
-    """A product. Stateless; adding one is one module and one line in `detect.SYSTEMS`."""
+    """A product. Stateless."""
 
     name: str
 
-    def detect(self, path: Path) -> list[Store]:
-        """Return the stores of this system that lie exactly at `path` (a folder or a file); [] when none does.
+    queries: tuple[str, ...]
+    """Questions that `detect` asks of databases by `Look.rows`; asked of each database while it is first looked at."""
 
-        Told by content (table and column names), never by path. Reads only; changes nothing, side files included.
+    def detect(self, look: Look, path: Path, places: Places) -> list[Store]:
+        """Return the stores of this system that lie exactly at `path` (a folder or a database); [] when none does.
+
+        Told by content (table and column names), never by path. All that belongs to the store is in a part or in
+        `Store.omitted`; what the product's own knowledge notices (a vault in plain text) is in `Store.findings`.
+        Reads only, through `look`; changes nothing, side files included.
         """
         ...
 
-    def default_paths(self, config: dict[str, object], homes: Homes) -> list[Path]:
-        """Return where this product keeps its stores by default or by what `openclaw.json` (`config`) says."""
-        ...
-
-    def examine(self, store: Store) -> list["object"]:
-        """Return findings that need the product's own knowledge, e.g. a credential vault in plain text."""
+    def default_paths(self, places: Places) -> list[Path]:
+        """Return where this product keeps its stores by default or by what the configs say, there or not."""
         ...

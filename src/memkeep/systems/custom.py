@@ -1,0 +1,144 @@
+"""Any other folder or file: databases, LanceDB tables and notes found by content, everything else kept as files.
+
+Records are recognised by the usual column names, or mapped as `[stores.NAME]` in the settings says; `Store.mapping`
+tells which. The loose files of a folder are one part, named "."; each markdown or text file among them is a record.
+"""
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from memkeep.config import StoreSettings
+from memkeep.model import Part, Role, Store
+from memkeep.systems import custom_maps, marks, openclaw_json
+from memkeep.systems.gather import Choose, Gathered, Item, Leave, gather, is_dotenv, is_secret_file
+from memkeep.systems.look import Look
+from memkeep.systems.maps import NOTE_SUFFIXES, dims
+
+name = "custom"
+
+_LEFT_OUT = {".git": "version control", "node_modules": "program code that can be installed again"}
+
+
+def keep(look: Look, path: Path, settings: StoreSettings | None = None, said_in: str = "") -> Store | None:
+    """Return what lies at a path as one store; None when there is nothing to keep.
+
+    `settings` are those of `[stores.NAME]`, and `said_in` says where they were read. Raises `UsageError` when they
+    name a part, a table or a column that is not there.
+    """
+    settings = settings or StoreSettings(path=str(path))
+    in_folder = path.is_dir() and not look.is_table(path)
+    notes: set[str] = set()
+    if in_folder:
+        gathered = gather(look, path, _choose(look, settings, notes), whole=True)
+    else:
+        gathered = Gathered([_alone(look, path)], [], [])
+        notes.update(path.name for suffix in NOTE_SUFFIXES if path.name.endswith(suffix))
+    if not any(_holds_something(look, part) for part in gathered.parts):
+        return None
+    parts = [_with_secret_keys(part) for part in gathered.parts]
+    if settings.parts:
+        parts = custom_maps.as_said(look, parts, settings, said_in)
+    else:
+        parts = custom_maps.recognised_in(look, parts)
+    return Store(
+        system=name,
+        path=str(path),
+        root=str(path if in_folder else path.parent),
+        parts=tuple(parts),
+        records=_count(look, parts, notes),
+        mapping=custom_maps.sentence(parts, said_in if settings.parts else ""),
+        fingerprint=_fingerprint(look, parts),
+        omitted=tuple(gathered.omitted),
+        findings=tuple(gathered.findings),
+    )
+
+
+def _choose(look: Look, settings: StoreSettings, notes: set[str]) -> Choose:
+    """Return what things are; the names of the notes among them are added to `notes`."""
+    roles = {part.name: part.role for part in settings.parts if part.role}
+
+    def choose(item: Item) -> Role | Leave:
+        last = item.path.name
+        if item.kind == "folder" and item.name and last in _LEFT_OUT:
+            return Leave(_LEFT_OUT[last])
+        if any(fnmatchcase(item.name, pattern) or fnmatchcase(last, pattern) for pattern in settings.exclude):
+            return Leave("excluded by the settings")
+        if item.kind == "file" and item.path.suffix.lower() in NOTE_SUFFIXES and not item.path.is_symlink():
+            notes.add(item.name)
+        return roles.get(item.name or ".") or _usual_role(look, item)
+
+    return choose
+
+
+def _usual_role(look: Look, item: Item) -> Role:
+    secret_file = item.kind == "file" and is_secret_file(item.path.name)
+    if secret_file or (item.kind == "database" and marks.is_credential_vault(look.columns(item.path))):
+        return Role.SECRET
+    if item.kind == "file" and item.path.name == openclaw_json.FILE:
+        return Role.CONFIG if openclaw_json.read(item.path) is not None else Role.SECRET
+    return Role.CANONICAL
+
+
+def _with_secret_keys(part: Part) -> Part:
+    if part.engine != "files" or part.role is not Role.CONFIG:
+        return part
+    return msgspec.structs.replace(part, secrets=openclaw_json.secrets(openclaw_json.read(Path(part.path))))
+
+
+def _alone(look: Look, path: Path) -> Part:
+    """Return the part that a single file or Lance table is."""
+    kind, engine = "file", "files"
+    if look.is_table(path):
+        kind = engine = "lance"
+    elif look.is_database(path):
+        kind, engine = "database", "sqlite"
+    role = Role.CANONICAL if kind == "lance" else _usual_role(look, Item(path.name, path, kind))
+    return Part(name=path.name, engine=engine, role=role, path=str(path))
+
+
+def _holds_something(look: Look, part: Part) -> bool:
+    path = Path(part.path)
+    if part.engine == "lance":
+        return True
+    if not path.is_dir():
+        return bool(look.folder(path.parent).files.get(path.name)) and not is_dotenv(path.name)
+    return any(any(look.folder(folder).files.values()) for folder in look.survey(path, depth=None))
+
+
+def _count(look: Look, parts: Sequence[Part], notes: Iterable[str]) -> int | None:
+    """Return how many records the primary collections have; None when one of them can't be counted."""
+    queries = {
+        Path(part.path): [_count_query(each.table) for each in part.maps if each.primary]
+        for part in parts
+        if part.engine == "sqlite"
+    }
+    look.ask({file: asked for file, asked in queries.items() if asked})
+    total = 0
+    for file, asked in queries.items():
+        for query in asked:
+            rows = look.rows(file, query)
+            if not rows:
+                return None
+            total += rows[0][0]
+    for part in parts:
+        primary = [each for each in part.maps if each.primary]
+        if primary and part.engine == "lance":
+            seen = look.lance(Path(part.path))
+            total += seen.rows if seen else 0
+        elif primary and part.engine == "files":
+            total += sum(1 for note in notes if part.name in (".", note))
+    return total
+
+
+def _count_query(table: str) -> str:
+    quoted = table.replace('"', '""')
+    return f'SELECT count(*) FROM "{quoted}"'  # noqa: S608 - quoted
+
+
+def _fingerprint(look: Look, parts: Sequence[Part]) -> dict[str, Any]:
+    said = [dims(look.lance(Path(part.path))) for part in parts if part.engine == "lance"]
+    return {"embedding": said[0]} if said and said[0] else {}

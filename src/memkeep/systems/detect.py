@@ -1,0 +1,179 @@
+"""Find the stores at or below paths, or in the products' own places; changes nothing."""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from memkeep.config import Config, StoreSettings
+from memkeep.errors import StoreError, UsageError
+from memkeep.model import Store
+from memkeep.systems import (
+    custom,
+    oc_memory,
+    openclaw_core,
+    openclaw_hybrid,
+    openclaw_json,
+    openclaw_lancedb,
+)
+from memkeep.systems.base import OpenClaw, Places, System
+from memkeep.systems.look import Look
+
+SYSTEMS: tuple[System, ...] = (openclaw_core, openclaw_hybrid, openclaw_lancedb, oc_memory)
+NAMES = (*(system.name for system in SYSTEMS), custom.name)
+
+
+def discover(
+    paths: Sequence[Path] | None = None,
+    *,
+    config: Config | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> list[Store]:
+    """Return the stores at or below the given paths; without paths those in the places that products use.
+
+    A path may also be the name of a store in the settings. What lies at a path and is no known product's is one
+    `custom` store. Several systems may lie side by side in one folder; a store is told by its system and path.
+    Raises `StoreError` for a given path that does not exist, can't be read or holds nothing to keep, and
+    `UsageError` for settings that don't fit what is there.
+    """
+    config = config or Config()
+    places = _places(environ)
+    if paths is None:
+        tops = _usual_tops(config, places)
+    else:
+        tops = list(dict.fromkeys(_given(path, config, places) for path in paths))
+    look = Look(tops, (query for system in SYSTEMS for query in system.queries))
+    folders = {top: _surveyed(look, top) for top in tops}
+    places = _with_configs(look, folders, places)
+    found: dict[tuple[str, str], Store] = {}
+    for top in tops:
+        for store in _stores_at(look, top, folders[top], places, config, expected=paths is not None):
+            found.setdefault((store.system, store.path), store)
+    return list(found.values())
+
+
+def _places(environ: Mapping[str, str]) -> Places:
+    home = Path(environ.get("HOME") or Path.home())
+    said = environ.get("OPENCLAW_STATE_DIR", "")
+    state_dir = _expanded(said, home) if said else home / ".openclaw"
+    places = Places(home=Path(os.path.realpath(home)), state_dir=Path(os.path.realpath(state_dir)), environ=environ)
+    data = openclaw_json.read(places.state_dir / openclaw_json.FILE)
+    return msgspec.structs.replace(
+        places, configs=() if data is None else (OpenClaw(state_dir=places.state_dir, data=data),)
+    )
+
+
+def _with_configs(look: Look, folders: Mapping[Path, list[Path]], places: Places) -> Places:
+    """Add the `openclaw.json` files in the folders that are looked at, and just above them."""
+    near = [above for top in folders for above in (top.parent, top.parent.parent)]
+    there = [
+        folder for found in folders.values() for folder in found if openclaw_json.FILE in look.folder(folder).files
+    ]
+    configs = {config.state_dir: config for config in places.configs}
+    for folder in (*there, *near):
+        if folder not in configs and (data := openclaw_json.read(folder / openclaw_json.FILE)) is not None:
+            configs[folder] = OpenClaw(state_dir=folder, data=data)
+    return msgspec.structs.replace(places, configs=tuple(configs.values()))
+
+
+def _given(path: Path, config: Config, places: Places) -> Path:
+    """Return the real path that a person named, by itself or by the name of a store in the settings."""
+    meant = _expanded(str(path), places.home)
+    if not os.path.lexists(meant) and str(path) in config.stores:
+        meant = _expanded(config.stores[str(path)].path, places.home)
+    real = Path(os.path.realpath(meant))
+    if not real.exists():
+        broken = " is a link to a place that" if meant.is_symlink() else ""
+        raise StoreError(f"{path}{broken} does not exist.", hint="memkeep discover", code="store_missing")
+    if not real.is_dir() and not real.is_file():
+        raise StoreError(f"{path} is neither a folder nor a file.", hint="memkeep discover")
+    return real
+
+
+def _usual_tops(config: Config, places: Places) -> list[Path]:
+    said = [_expanded(store.path, places.home) for store in config.stores.values()]
+    usual = [path for system in SYSTEMS for path in system.default_paths(places)]
+    there = [Path(os.path.realpath(path)) for path in (*said, *usual)]
+    return list(dict.fromkeys(path for path in there if path.exists()))
+
+
+def _expanded(path: str, home: Path) -> Path:
+    return Path.cwd() / (f"{home}{path[1:]}" if path == "~" or path.startswith("~/") else path)
+
+
+def _surveyed(look: Look, top: Path) -> list[Path]:
+    if top.is_dir() and not look.is_table(top):
+        folders = look.survey(top)
+        if error := look.folder(top).error:
+            raise StoreError(f"{top} cannot be read: {error}.", hint=f"ls -ld {top}")
+        return folders
+    look.survey(top.parent, depth=0)  # what lies beside it says whose it is
+    return []
+
+
+def _stores_at(
+    look: Look, top: Path, folders: list[Path], places: Places, config: Config, *, expected: bool
+) -> list[Store]:
+    name, settings = _settings_of(top, config, places)
+    said_in = f"[stores.{name}] in {config.file}" if config.file else f"the settings of {name!r}"
+    wanted = settings.system or (custom.name if settings.parts else None)
+    if wanted is not None and wanted not in NAMES:
+        near = difflib.get_close_matches(wanted, NAMES, 1)
+        raise UsageError(
+            f"{said_in} names the system {wanted!r}" + (f"; did you mean {near[0]!r}?" if near else "."),
+            hint="memkeep discover",
+            code="config",
+        )
+    if wanted != custom.name:
+        systems = [system for system in SYSTEMS if wanted in (None, system.name)]
+        if stores := list(_known(look, top, folders, places, systems)):
+            return stores
+    if wanted in (None, custom.name) and (expected or name):
+        store = custom.keep(look, top, settings if name else None, said_in)
+        if store is not None:
+            return [store]
+    if expected or wanted:
+        what = f"no store of {wanted}" if wanted not in (None, custom.name) else "nothing to keep"
+        raise StoreError(f"{top} holds {what}.", hint="memkeep discover", code="store_empty")
+    return []
+
+
+def _settings_of(top: Path, config: Config, places: Places) -> tuple[str, StoreSettings]:
+    for name, settings in config.stores.items():
+        if Path(os.path.realpath(_expanded(settings.path, places.home))) == top:
+            return name, settings
+    return "", StoreSettings(path=str(top))
+
+
+def _known(look: Look, top: Path, folders: list[Path], places: Places, systems: Sequence[System]) -> Iterator[Store]:
+    """Yield the stores of known products at or below a path, parents first."""
+    if not folders:
+        yield from _known_file(look, top, places, systems)
+        return
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        databases = [folder / file for file in look.folder(folder).files if look.database(folder / file)]
+        for system in systems:
+            if any(folder.is_relative_to(root) for root in found.get(system.name, ())):
+                continue  # it belongs to the store that was found above
+            for path in (folder, *databases):
+                for store in system.detect(look, path, places):
+                    yield store
+                    if path == folder:
+                        found.setdefault(system.name, []).append(folder)
+
+
+def _known_file(look: Look, file: Path, places: Places, systems: Sequence[System]) -> Iterator[Store]:
+    """Yield the store that a file or Lance table is, or whose records it holds."""
+    for system in systems:
+        stores = system.detect(look, file, places)
+        if not stores:
+            beside = system.detect(look, file.parent, places)
+            stores = [
+                store
+                for store in beside
+                if any(part.path == str(file) and any(each.primary for each in part.maps) for part in store.parts)
+            ]
+        yield from stores

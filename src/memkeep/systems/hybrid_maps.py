@@ -1,0 +1,87 @@
+"""The tables of openclaw-hybrid-memory that are memory, and which of their columns is what.
+
+Integers are epoch seconds, in old rows milliseconds (its own rule is that above 1e10 they are), text is UTC.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from memkeep.model import TableMap, TimeUnit
+from memkeep.systems.maps import table_map
+from memkeep.systems.marks import is_hybrid_facts
+
+
+class _Table(NamedTuple):
+    """One table; `fields` are portable names and columns, and those of the same name need not be said."""
+
+    fields: dict[str, str] = {}
+    time: TimeUnit = "auto"
+    vectors: tuple[str, ...] = ()
+
+
+_SAME = ("text", "category", "scope", "source", "tags", "importance", "created_at", "updated_at")
+
+_SECONDARY = {
+    "episodes": _Table({"text": "event", "category": "outcome"}),
+    "procedures": _Table({"text": "task_pattern", "category": "procedure_type"}),
+    "memory_links": _Table({"category": "link_type", "importance": "strength"}),
+    "contradictions": _Table({"text": "resolution", "created_at": "detected_at"}, time="iso"),
+    "verified_facts": _Table({"text": "canonical_text", "source": "verified_by"}, time="iso"),
+    "fact_variants": _Table({"text": "variant_text", "category": "variant_type"}, time="iso"),
+    "fact_embeddings": _Table({"category": "variant"}, time="iso", vectors=("embedding",)),
+    "organizations": _Table({"text": "display_name"}),
+    "contacts": _Table({"text": "display_name"}),
+    "fact_aliases": _Table({"text": "aliasText"}, vectors=("embedding",)),
+    "proposals": _Table({"text": "suggested_change", "category": "status"}),
+    "provenance_edges": _Table({"text": "source_text", "category": "edge_type", "source": "source_type"}, time="iso"),
+    "event_log": _Table({"text": "content", "category": "event_type"}, time="iso"),
+    "narratives": _Table({"text": "narrative_text", "category": "tag"}),
+    "edicts": _Table(),
+    "learnings": _Table({"text": "content", "category": "type", "scope": "area"}, time="iso"),
+    "issues": _Table({"text": "title", "category": "severity"}, time="iso"),
+    "identity_reflections": _Table({"text": "insight", "category": "durability"}),
+    "persona_state": _Table({"text": "insight", "category": "target_file", "created_at": "first_seen_at"}),
+}
+
+
+def sqlite_maps(tables: Mapping[str, Sequence[str]]) -> list[TableMap]:
+    """Return the mappings of a database: `facts` as primary records, the other tables of memory as secondary ones."""
+    known = {"facts": _Table()} if is_hybrid_facts(tables) else {}
+    known |= {table: said for table, said in _SECONDARY.items() if table in tables}
+    found = []
+    for table, said in known.items():
+        fields = {field: field for field in _SAME} | said.fields
+        found.append(
+            table_map(
+                table,
+                table,
+                tables[table],
+                fields=fields,
+                vectors=said.vectors,
+                times={"created_at": said.time, "updated_at": said.time},
+                primary=table == "facts",
+            )
+        )
+    return [each for each in found if each]
+
+
+def lance_maps(table: str, columns: Iterable[str]) -> list[TableMap]:
+    """Return the mapping of a LanceDB table: its rows repeat facts or aliases, so they are never primary."""
+    names = set(columns)
+    if "queryText" in names:
+        return []
+    found = table_map(
+        f"lance_{table}",
+        table,
+        names,
+        fields={
+            "text": "aliasText" if "aliasText" in names else "text",
+            "category": "category",
+            "importance": "importance",
+            "created_at": "createdAt",
+        },
+        vectors=("vector",),
+        times={"created_at": "auto"},
+        primary=False,
+    )
+    return [found] if found else []
