@@ -167,10 +167,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def count(number: int | None, noun: str, plural: str = "") -> str:
+def count(many: int | None, noun: str, plural: str = "") -> str:
     """Return a number of things: `1 record`, `50,000 records`; `?` where it is not known."""
-    word = noun if number == 1 else plural or noun + "s"
-    return f"{'?' if number is None else format(number, ',')} {word}"
+    word = noun if many == 1 else plural or noun + "s"
+    return f"{number(many)} {word}"
+
+
+def number(value: int | None) -> str:
+    """Return a number for a column; `?` where it is not known."""
+    return "?" if value is None else f"{value:,}"
 
 
 def moment(iso: str) -> str:

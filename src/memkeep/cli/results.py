@@ -1,6 +1,6 @@
 """What `--json` prints for a verb where that is less, or more, than what its operation returns."""
 
-from memkeep.model import Finding, Omission, Role, Rung, Snapshot, Store, Value
+from memkeep.model import Finding, Omission, Role, Rung, Store, Value
 
 
 class PartRow(Value):
@@ -29,46 +29,19 @@ class Discovered(Value):
     stores: list[StoreRow]
 
 
-class SnapshotRow(Value):
-    """One snapshot in a list."""
-
-    id: str
-    created: str
-    system: str
-    path: str
-    host: str
-    parent: str | None
-    tag: str | None
-    label: str | None
-    records: int | None
-    source_bytes: int
-    added_bytes: int
-    duration_s: float
-    rung: Rung
-    consistent: bool
-    omitted: tuple[Omission, ...]
-    findings: tuple[Finding, ...]
-
-
-class Snapshots(Value):
-    """The snapshots of a vault, oldest first."""
-
-    snapshots: list[SnapshotRow]
-
-
 class Verified(Value):
-    """What `verify` says of one snapshot."""
+    """What `verify` says of one snapshot, and of the vault as a whole. No snapshot: the vault has lost them all."""
 
-    snapshot: str
+    snapshot: str | None
     rung: Rung
     findings: tuple[Finding, ...]
 
 
 class VerifiedAll(Value):
-    """What `verify --all` says: of each snapshot, and all findings together, each once."""
+    """What `verify --all` says: of each snapshot, and all findings together, each once, those of no snapshot too."""
 
     snapshots: list[Verified]
-    findings: list[Finding]
+    findings: tuple[Finding, ...]
 
 
 class Completion(Value):
@@ -90,8 +63,3 @@ def store_row(store: Store) -> StoreRow:
         omitted=store.omitted,
         findings=store.findings,
     )
-
-
-def snapshot_row(snapshot: Snapshot) -> SnapshotRow:
-    """Return a snapshot as `snapshots` lists it."""
-    return SnapshotRow(**{name: getattr(snapshot, name) for name in SnapshotRow.__struct_fields__})

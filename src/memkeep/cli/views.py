@@ -1,7 +1,7 @@
 """How the values of the model are shown to a person, and which exit status they ask for."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memkeep.cli.errors import INCOMPLETE, PROBLEMS
 from memkeep.cli.output import Printer, Span, Text, count
@@ -58,6 +58,20 @@ def show_store(out: Printer, store: "Store") -> None:
     out.line(f"  {count(store.records, 'record')} in {parts}")
     if store.mapping:
         out.line("  ", Span("records: ", "dim"), store.mapping)
+
+
+def show_fields(out: Printer, fields: dict[str, list[Any]]) -> None:
+    """Write the fields of a record that changed: before and after."""
+    for name, (before, after) in fields.items():
+        out.line(f"    {name}: ", Span(brief(before), "bad"), " -> ", Span(brief(after), "good"))
+
+
+def brief(value: Any, most: int = 60) -> str:
+    """Return a value in few characters; `--json` has it whole."""
+    import json
+
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def status_of(findings: Iterable[Finding]) -> int:

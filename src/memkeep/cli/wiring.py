@@ -52,4 +52,4 @@ def find_stores(paths: "tuple[str, ...]", config: "Config") -> "list[Store]":
     """Return the stores at the given paths, or at the products' own places when none is given."""
     from memkeep.ops.discover import discover
 
-    return discover([Path(path) for path in paths], config)
+    return discover([Path(path) for path in paths] or None, config)

@@ -171,7 +171,7 @@ def _bare(ctx: click.Context) -> Reply | None:
     face.verb = "status"
     from memkeep.cli.commands.status import report
 
-    return report(face, bare=True)
+    return report(face)
 
 
 class SnapshotName(click.ParamType[str]):

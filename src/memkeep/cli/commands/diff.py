@@ -1,6 +1,6 @@
 """`memkeep diff`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +10,6 @@ from memkeep.cli.words import SNAPSHOT, verb
 
 if TYPE_CHECKING:
     from memkeep.ops.diff import DiffResult
-
-SHOWN = 60  # characters of a value before and after; JSON has them whole
 
 
 @verb(example="memkeep diff 3f9a latest")
@@ -25,29 +23,20 @@ def command(face: Face, *, before: str, after: str) -> Reply:
     from memkeep.cli.wiring import open_vault, settings
     from memkeep.ops.diff import diff
 
-    result = diff(open_vault(face, settings(face)), before, after)
+    config = settings(face)
+    result = diff(open_vault(face, config), before, after, config=config)
     return Reply(result, lambda out: _render(out, result))
 
 
 def _render(out: Printer, result: "DiffResult") -> None:
+    from memkeep.cli.views import show_fields
+
     for identity in result.added:
         out.line(Span("+ ", "good"), identity)
     for identity in result.removed:
         out.line(Span("- ", "bad"), identity)
     for change in result.changed:
         out.line(Span("~ ", "warn"), change.id)
-        for name, (before, after) in change.fields.items():
-            out.line(f"    {name}: ", Span(_value(before), "bad"), " -> ", Span(_value(after), "good"))
+        show_fields(out, change.fields)
     numbers = (len(result.added), len(result.removed), len(result.changed))
     out.advice(f"{numbers[0]} added, {numbers[1]} removed, {numbers[2]} changed." if any(numbers) else "No difference.")
-
-
-def _value(value: Any) -> str:
-    text = value if isinstance(value, str) else _json(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False)

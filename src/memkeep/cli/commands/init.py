@@ -10,7 +10,7 @@ from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
     from memkeep.config import VaultSettings
-    from memkeep.ops.init import InitResult
+    from memkeep.ops.open import InitResult
 
 
 @verb(example="memkeep init --vault ~/vault --password-file ~/.vault-password")
@@ -35,7 +35,7 @@ def command(face: Face, *, no_encryption: bool) -> Reply:
 def make(face: Face, place: "VaultSettings", *, encrypt: bool) -> "InitResult":
     """Make the vault of a place; the password is asked for twice when it is not given otherwise."""
     from memkeep.cli.secrets import password
-    from memkeep.ops.init import init_vault
+    from memkeep.ops.open import init_vault
 
     return init_vault(place.url, password(face, place, new=True) if encrypt else None, encrypt=encrypt)
 

@@ -1,10 +1,15 @@
 """`memkeep snapshots`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, size
+from memkeep.cli.output import Printer, Span, moment, number, size
 from memkeep.cli.words import verb
+
+if TYPE_CHECKING:
+    from memkeep.ops.snapshots import SnapshotList
 
 
 @verb(example="memkeep snapshots --tag nightly")
@@ -15,41 +20,38 @@ def command(face: Face, *, tag: str | None, system: str | None) -> Reply:
 
     The oldest comes first. Any unique beginning of an id names a snapshot, and so does `latest`.
     """
-    from memkeep.cli.output import moment
-    from memkeep.cli.results import Snapshots, snapshot_row
-    from memkeep.cli.views import rung, short
     from memkeep.cli.wiring import open_vault, settings
+    from memkeep.errors import DamagedError
     from memkeep.ops.snapshots import list_snapshots
 
-    filters = {name: value for name, value in (("tag", tag), ("system", system)) if value}
-    rows = [
-        snapshot_row(snapshot)
-        for snapshot in list_snapshots(open_vault(face, settings(face)))
-        if all(getattr(snapshot, name) == value for name, value in filters.items())
-    ]
+    result = list_snapshots(open_vault(face, settings(face)), system=system, tag=tag)
+    return Reply(result, lambda out: _render(out, result), exit=DamagedError.exit if result.unreadable else 0)
 
-    def render(out: Printer) -> None:
-        if not rows:
-            out.line("No such snapshot." if filters else "No snapshot yet.")
-            out.next("memkeep snapshots" if filters else "memkeep backup")
-            return
-        out.table(
-            ("snapshot", "taken", "system", "records", "added", "rung", "tag", "store"),
-            [
-                (
-                    short(row.id),
-                    moment(row.created),
-                    row.system,
-                    "?" if row.records is None else f"{row.records:,}",
-                    size(row.added_bytes),
-                    rung(row.rung),
-                    row.tag or "",
-                    row.path,
-                )
-                for row in rows
-            ],
-            right=(3, 4),
-        )
-        out.next(f"memkeep show {short(rows[-1].id)}")
 
-    return Reply(Snapshots(snapshots=rows), render)
+def _render(out: Printer, result: "SnapshotList") -> None:
+    from memkeep.cli.views import rung, short
+
+    if result.snapshots:
+        rows = [
+            (
+                short(row.id),
+                moment(row.created),
+                row.system,
+                number(row.records),
+                size(row.added_bytes),
+                rung(row.rung),
+                row.tag or "",
+                row.path,
+            )
+            for row in result.snapshots
+        ]
+        header = ("snapshot", "taken", "system", "records", "added", "rung", "tag", "store")
+        out.table(header, rows, right=(3, 4))
+    else:
+        out.line("There is no snapshot.")
+    for key in result.unreadable:
+        out.line(Span("damaged: ", "bad"), key)
+    if result.unreadable:
+        out.next("memkeep verify --all")
+    else:
+        out.next(f"memkeep show {short(result.snapshots[-1].id)}" if result.snapshots else "memkeep backup")

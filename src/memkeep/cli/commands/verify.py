@@ -11,8 +11,8 @@ from memkeep.cli.words import SNAPSHOT, verb
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memkeep.cli.results import Verified
     from memkeep.model import Finding
+    from memkeep.ops.verify import VerifyResult
 
 RUNGS = ("intact", "readable", "restorable", "equivalent")
 
@@ -39,26 +39,23 @@ def command(face: Face, *, snapshot: str | None, rung: str, every: bool) -> Repl
         raise click.UsageError("--all and SNAPSHOT were both given")
     vault = open_vault(face, settings(face))
     with listening(face) as events:
-        checked = verify(vault, None if every else snapshot or "latest", rung=Rung(rung), all=every, events=events)
-    rows = [Verified(snapshot=one.snapshot, rung=one.rung, findings=tuple(one.findings)) for one in checked]
-    findings = _distinct(rows)
-    result = VerifiedAll(snapshots=rows, findings=findings) if every else rows[0]
-    return Reply(result, lambda out: _render(out, rows, findings), exit=status_of(findings))
+        report = verify(vault, snapshot, rung=Rung(rung), all=every, events=events)
+    findings = tuple(one for number, one in enumerate(report.all_findings) if one not in report.all_findings[:number])
+    result: Verified | VerifiedAll
+    if every:
+        rows = [Verified(snapshot=one.snapshot, rung=one.rung, findings=one.findings) for one in report.snapshots]
+        result = VerifiedAll(snapshots=rows, findings=findings)
+    elif report.snapshots:
+        result = Verified(snapshot=report.snapshots[0].snapshot, rung=report.snapshots[0].rung, findings=findings)
+    else:
+        result = Verified(snapshot=None, rung=Rung.NONE, findings=findings)
+    return Reply(result, lambda out: _render(out, report.snapshots, findings), exit=status_of(findings))
 
 
-def _distinct(rows: "Sequence[Verified]") -> "list[Finding]":
-    """Return the findings of all snapshots, each once."""
-    findings: list[Finding] = []
-    for row in rows:
-        findings += [finding for finding in row.findings if finding not in findings]
-    return findings
-
-
-def _render(out: Printer, rows: "Sequence[Verified]", findings: "Sequence[Finding]") -> None:
+def _render(out: Printer, rows: "Sequence[VerifyResult]", findings: "Sequence[Finding]") -> None:
     from memkeep.cli.views import rung, short, show_findings
 
     for row in rows:
         out.line(short(row.snapshot), "  ", rung(row.rung))
     show_findings(out, findings)
-    if findings:
-        out.advice(f"{count(len(findings), 'finding')}.")
+    out.advice(f"{count(len(findings), 'finding')}." if findings else "All is well.")

@@ -1,0 +1,38 @@
+"""`memkeep history`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from memkeep.cli.face import Face, Reply
+from memkeep.cli.output import Printer, Span, count, moment
+from memkeep.cli.words import verb
+
+if TYPE_CHECKING:
+    from memkeep.ops.history import HistoryResult
+
+SIGNS = {"added": ("+ ", "good"), "changed": ("~ ", "warn"), "removed": ("- ", "bad")}
+
+
+@verb(example="memkeep history 0d9f2c61-5a4e-4a57-9c1b-6f3f4a8f2b10")
+@click.argument("identity", metavar="ID", help="The id of a memory, as `diff` and `search` show it.")
+def command(face: Face, *, identity: str) -> Reply:
+    """Follow one memory through all snapshots.
+
+    The oldest comes first; snapshots in which it stayed the same are left out.
+    """
+    from memkeep.cli.wiring import open_vault, settings
+    from memkeep.ops.history import history
+
+    result = history(open_vault(face, settings(face)), identity)
+    return Reply(result, lambda out: _render(out, result))
+
+
+def _render(out: Printer, result: "HistoryResult") -> None:
+    from memkeep.cli.views import short, show_fields
+
+    for one in result.moments:
+        sign, style = SIGNS[one.event]
+        out.line(Span(sign, style), f"{moment(one.created)}  {one.event} in ", short(one.snapshot), "  ", one.path)
+        show_fields(out, one.fields)
+    out.advice(f"In {count(result.snapshots, 'snapshot')}.")

@@ -1,0 +1,78 @@
+"""`memkeep restore`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from memkeep.cli.face import Face, Reply
+from memkeep.cli.output import Printer, Span, count, size
+from memkeep.cli.words import SNAPSHOT, verb
+
+if TYPE_CHECKING:
+    from memkeep.ops.restore import RestoreResult
+
+
+@verb(example="memkeep restore latest --to ~/restored")
+@click.argument("snapshot", type=SNAPSHOT, help="`latest`, or any unique beginning of an id.")
+@click.option("--to", metavar="DIR", type=click.Path(), help="Into this folder, which must be new or empty.")
+@click.option("--part", "parts", metavar="NAME", multiple=True, help="Only this part; may be given again.")
+@click.option("--in-place", is_flag=True, help="Over the live store; what is there is parked beside it.")
+@click.option("--confirm", metavar="SYSTEM", help="The system's name, to confirm --in-place.")
+@click.option("--even-if-open", is_flag=True, help="In place although a process holds files of the store open.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def command(
+    face: Face,
+    *,
+    snapshot: str,
+    to: str | None,
+    parts: tuple[str, ...],
+    in_place: bool,
+    confirm: str | None,
+    even_if_open: bool,
+    dry_run: bool,
+) -> Reply:
+    """Bring a snapshot back, into a new folder or in place.
+
+    The parts lie under DIR as they lay under the store's root. The result is checked before it is called done.
+    """
+    from memkeep.cli.progress import listening
+    from memkeep.cli.wiring import open_vault, settings
+    from memkeep.ops.restore import restore
+
+    if to is not None and in_place:
+        raise click.UsageError("--to and --in-place were both given")
+    vault = open_vault(face, settings(face))
+    with listening(face) as events:
+        result = restore(
+            vault,
+            snapshot,
+            to=Path(to) if to is not None else None,
+            parts=parts,
+            in_place=in_place,
+            confirm=confirm,
+            even_if_open=even_if_open,
+            dry_run=dry_run,
+            events=events,
+        )
+    return Reply(result, lambda out: _render(out, result))
+
+
+def _render(out: Printer, result: "RestoreResult") -> None:
+    from memkeep.cli.views import short, show_omissions
+
+    what = f"{count(result.records, 'record')} in {count(len(result.parts), 'part')}"
+    if result.dry_run:
+        out.line("Would restore ", Span(short(result.snapshot), "bold"), f" ({result.system}) to {result.to}")
+    else:
+        out.advice("Restored ", Span(short(result.snapshot), "bold"), f" ({result.system}) to {result.to}")
+    out.advice(f"  {what}, {count(result.files, 'file')}, {size(result.bytes)}")
+    show_omissions(out, result.omitted)
+    if result.parked:
+        out.line("What was there is parked in ", result.parked)
+    if result.undo:
+        out.line(Span("Undo: ", "dim"), result.undo)
+    elif result.dry_run:
+        out.advice("Nothing was written: this was a dry run.")
+    else:
+        out.next(f"memkeep diff {short(result.snapshot)} {result.to}")

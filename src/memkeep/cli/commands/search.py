@@ -1,0 +1,42 @@
+"""`memkeep search`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from memkeep.cli.face import Face, Reply
+from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.words import SNAPSHOT, verb
+
+if TYPE_CHECKING:
+    from memkeep.ops.search import SearchResult
+
+
+@verb(example='memkeep search "rye bread" --snapshot latest')
+@click.argument("text", help="Words; a memory must have all of them.")
+@click.option("--snapshot", metavar="S", type=SNAPSHOT, help="Only in this one.")
+def command(face: Face, *, text: str, snapshot: str | None) -> Reply:
+    """Find words in the memories of one snapshot or of all.
+
+    Upper and lower case are alike.
+    """
+    from memkeep.cli.wiring import open_vault, settings
+    from memkeep.ops.search import search
+
+    result = search(open_vault(face, settings(face)), text, snapshot=snapshot)
+    return Reply(result, lambda out: _render(out, result))
+
+
+def _render(out: Printer, result: "SearchResult") -> None:
+    from memkeep.cli.views import brief, short
+
+    for hit in result.hits:
+        where = short(hit.snapshots[-1])
+        held = f"in {where}" if len(hit.snapshots) == 1 else f"in {count(len(hit.snapshots), 'snapshot')}, last {where}"
+        out.line(Span(hit.id, "bold"), "  ", Span(held, "dim"))
+        out.line("  ", brief(hit.text, 200))
+    if result.hits:
+        out.advice(f"{count(len(result.hits), 'version')} found.")
+        out.next(f"memkeep history {result.hits[0].id}")
+    else:
+        out.line("Nothing found.")
