@@ -2,6 +2,8 @@
 
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -9,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from memkeep import clock
-from memkeep.errors import MemkeepError, UnstableError
+from memkeep.errors import DamagedError, MemkeepError, UnstableError
 from memkeep.events import SILENT, Events
 from memkeep.model import (
     Finding,
@@ -24,10 +26,11 @@ from memkeep.model import (
     Snapshot,
     Store,
 )
-from memkeep.ops import prove, secrets
+from memkeep.ops import secrets
 from memkeep.ops.compare import UNREADABLE
 from memkeep.ops.freeze import Held, freeze
 from memkeep.ops.in_place import refuse_interrupted
+from memkeep.ops.prove import Packs, chunks_of, packs_of, read_back
 from memkeep.ops.scratch import scratch
 from memkeep.ops.store_part import store_part
 from memkeep.records.summary import summarise
@@ -129,10 +132,19 @@ class _Run:
         refuse_interrupted(Path(self._store.root))
         parent = self._vault.latest_of(self._store.system, self._store.path)
         old = {part.name: part for part in parent.parts} if parent else {}
-        with scratch() as folder, self._vault.writer() as writer:
+        before = self._old_images(parent)
+        packs = Packs(self._vault)
+        with (
+            scratch() as folder,
+            self._vault.writer(check=verify) as writer,
+            ThreadPoolExecutor(1, "memkeep-hash") as background,
+        ):
+            if verify and parent is not None:
+                # While the store is scanned: the packs of the parent are most of what the snapshot will need.
+                background.submit(packs.intact, _packs(self._vault, parent, before), SILENT)
             self._events.step("freezing")
             with freeze(self._store, self._parts, folder) as moment:
-                images = [self._store_held(writer, one, old.get(one.part.name)) for one in moment.held]
+                images = [self._store_held(writer, one, before.get(one.part.name)) for one in moment.held]
                 self._omitted += moment.omitted
                 self._findings += moment.findings
                 consistent = moment.consistent
@@ -144,7 +156,10 @@ class _Run:
             rung = Rung.NONE
             if verify:
                 self._events.step("reading back")
-                rung = self._read_back(summaries, images)
+                background.shutdown()
+                proven = writer.checked | _proven(parent, before)
+                read_back(self._vault, summaries, images, packs=packs, proven=proven, events=self._events)
+                rung = self._reached(images)
             records = [c for image in images for c in image.collections if c.map.primary]
             snapshot = Snapshot(
                 created=clock.now().isoformat(timespec="microseconds"),
@@ -181,13 +196,15 @@ class _Run:
                 chosen.append(part)
         return chosen
 
-    def _store_held(self, writer: Writer, held: Held, old: PartSummary | None) -> PartImage:
-        parent = None
-        if old is not None:
-            try:
-                parent = self._vault.image(old)
-            except MemkeepError:
-                parent = None  # a damaged parent costs space, never the backup; verify names the damage
+    def _old_images(self, parent: Snapshot | None) -> dict[str, PartImage]:
+        """Return the parent's images by part; a damaged one costs space, never the backup; verify names the damage."""
+        found = {}
+        for part in parent.parts if parent is not None else ():
+            with suppress(DamagedError):
+                found[part.name] = self._vault.image(part)
+        return found
+
+    def _store_held(self, writer: Writer, held: Held, parent: PartImage | None) -> PartImage:
         self._events.step(held.part.name)
         for _ in range(RETRIES):
             redact = None if self._take_secrets or not held.part.secrets else secrets.redactor(held.part)
@@ -207,12 +224,11 @@ class _Run:
             hint="memkeep backup",
         )
 
-    def _read_back(self, summaries: Sequence[PartSummary], images: Sequence[PartImage]) -> Rung:
-        """Decode all that the snapshot needs, from storage, and climb the ladder as far as that proves.
+    def _reached(self, images: Sequence[PartImage]) -> Rung:
+        """Say how far up the ladder a snapshot is whose bytes have been read back.
 
         The databases' own checks ran on the frozen moment; bytes that read back equal have passed them too.
         """
-        prove.intact(self._vault, summaries, images, self._events)
         names = {image.part.name for image in images}
         bad = [one for one in self._findings if one.severity is Severity.ERROR or one.code in UNREADABLE]
         return Rung.INTACT if any(one.part in names for one in bad) else Rung.READABLE
@@ -234,6 +250,20 @@ def _summary(image: PartImage, recipe: Recipe) -> PartSummary:
         rows={table: state.rows for table, state in image.baseline.tables.items() if state.rows},
         image=recipe,
     )
+
+
+def _proven(parent: Snapshot | None, images: dict[str, PartImage]) -> set[bytes]:
+    """Return the chunks that the parent's own backup has decoded."""
+    if parent is None or parent.rung.height < Rung.INTACT.height:
+        return set()
+    return chunks_of(parent.parts, list(images.values()))
+
+
+def _packs(vault: Vault, parent: Snapshot, images: dict[str, PartImage]) -> list[str]:
+    try:
+        return packs_of(vault, chunks_of(parent.parts, list(images.values())))
+    except DamagedError:
+        return []  # what of it the new snapshot needs is found when it is read back
 
 
 def _image_of(old: dict[str, PartSummary], image: PartImage) -> Recipe | None:

@@ -68,16 +68,30 @@ def decode_all(vault: Vault, images: Sequence[PartImage], events: Events) -> Non
                     pass
 
 
-def intact(vault: Vault, summaries: Sequence[PartSummary], images: Sequence[PartImage], events: Events) -> None:
-    """Read back a snapshot that is about to be committed; `DamagedError` when storage gives other bytes."""
-    packs = packs_of(vault, chunks_of(summaries, images))
-    errors = Packs(vault).intact(packs, events)
+def read_back(
+    vault: Vault,
+    summaries: Sequence[PartSummary],
+    images: Sequence[PartImage],
+    *,
+    packs: Packs,
+    proven: set[bytes],
+    events: Events,
+) -> None:
+    """Prove a snapshot that is about to be committed; `DamagedError` when storage gives other bytes.
+
+    Every pack that it needs is read and hashed. `proven` are the chunks that have been decoded from the same bytes
+    before: when their blobs were made, or for the parent snapshot. All others are decoded now.
+    """
+    chunks = chunks_of(summaries, images)
+    errors = packs.intact(packs_of(vault, chunks), events)
     if errors:
         raise errors[0]
     for summary, image in zip(summaries, images, strict=True):
         if vault.image(summary) != image:
             raise DamagedError(f"the image of {image.part.name} does not read back as it was written")
-    decode_all(vault, images, events)
+    with ThreadPoolExecutor(2, "memkeep-read") as pool:
+        for _ in vault.reader.chunks(sorted(chunks - proven), pool):
+            pass
 
 
 def _absent(vault: Vault, pack: str) -> DamagedError | None:

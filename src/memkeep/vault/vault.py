@@ -31,9 +31,9 @@ class Vault:
         self._load_index()
         self._manifests: dict[str, Snapshot] = {}
 
-    def writer(self) -> Writer:
-        """Return a writer for one snapshot."""
-        return Writer(self.storage, self.keys, self.index, self.reader)
+    def writer(self, *, check: bool = False) -> Writer:
+        """Return a writer for one snapshot; with `check` every blob is decoded again before it is stored."""
+        return Writer(self.storage, self.keys, self.index, self.reader, check=check)
 
     def refresh(self) -> None:
         """Read index segments that other processes have added."""
@@ -129,7 +129,9 @@ class Vault:
         except msgspec.MsgspecError as error:
             message = f"{key} is not a manifest: {error}"
             raise DamagedError(message, obj=key) from error
-        return msgspec.structs.replace(snapshot, id=key.removeprefix(format.SNAPSHOTS))
+        # The manifest can't say its own size, but it is among what the backup added.
+        added = snapshot.added_bytes + len(data)
+        return msgspec.structs.replace(snapshot, id=key.removeprefix(format.SNAPSHOTS), added_bytes=added)
 
     def _load_index(self) -> None:
         for stat in sorted(self.storage.list(format.INDEX)):

@@ -43,7 +43,7 @@ class Blocks:
 class Writer:
     """Takes in streams and blobs, and commits one snapshot (or none). Use as a context manager."""
 
-    def __init__(self, storage: Storage, keys: Keys, index: Index, reader: Reader) -> None:
+    def __init__(self, storage: Storage, keys: Keys, index: Index, reader: Reader, *, check: bool = False) -> None:
         self._storage = storage
         self._keys = keys
         self._index = index
@@ -55,7 +55,9 @@ class Writer:
         self._uploader = ThreadPoolExecutor(1, "memkeep-upload")
         self._uploads: list[Future[int]] = []
         self._objects: list[str] = []
+        self._check = check
         self.added_bytes = 0
+        self.checked: set[bytes] = set()  # chunks whose blobs were decoded again and found equal
 
     def __enter__(self) -> Self:
         return self
@@ -79,18 +81,16 @@ class Writer:
             base = theirs[len(ids)] if len(ids) < len(theirs) else None
             ids.append(one)
             lengths.append(len(raw))
-            if one != base:
-                self._offer(batch, one, raw, base, text=text)
+            self._offer(batch, one, raw, base, text=text)
         self._encode(batch, text=text)
         return _recipe(ids, [0] * len(ids), lengths, hasher.digest())
 
     def put_blob(self, raw: bytes, base: bytes | None = None) -> bytes:
         """Store one text-like chunk whole (at most 64 MiB), as a delta against `base` if that pays; return its id."""
         one = chunk_id(self._keys, raw)
-        if one != base:
-            batch: list[tuple[bytes, bytes, bytes | None]] = []
-            self._offer(batch, one, raw, base, text=True)
-            self._encode(batch, text=True)
+        batch: list[tuple[bytes, bytes, bytes | None]] = []
+        self._offer(batch, one, raw, base, text=True)
+        self._encode(batch, text=True)
         return one
 
     def put_blobs(self, blobs: Iterable[tuple[bytes, bytes | None]]) -> Iterator[bytes]:
@@ -98,8 +98,7 @@ class Writer:
         batch: list[tuple[bytes, bytes, bytes | None]] = []
         for raw, base in blobs:
             one = chunk_id(self._keys, raw)
-            if one != base:
-                self._offer(batch, one, raw, base, text=True)
+            self._offer(batch, one, raw, base, text=True)
             yield one
         self._encode(batch, text=True)
 
@@ -161,6 +160,13 @@ class Writer:
             self._append(one, blob, len(raw), base, depth)
 
     def _encode_one(self, raw: bytes, base: bytes | None, *, text: bool) -> tuple[bytes, bytes | None, int]:
+        blob, base, depth, theirs = self._encode_raw(raw, base, text=text)
+        if self._check and codec.decode(blob, lambda _: theirs, "new blob") != raw:
+            message = "a chunk did not decode to what was encoded: this machine computes wrongly"
+            raise DamagedError(message, hint="check the machine's memory")
+        return blob, base, depth
+
+    def _encode_raw(self, raw: bytes, base: bytes | None, *, text: bool) -> tuple[bytes, bytes | None, int, bytes]:
         if base is not None:
             place = self._index.find(base)
             if place is not None and place.depth < MAX_DEPTH - base[0] % 16:  # not all chains end on one day
@@ -171,13 +177,15 @@ class Writer:
                 if theirs:
                     blob = codec.encode_text(raw, theirs, base) if text else codec.encode_pages(raw, theirs, base)
                     if len(blob) < len(raw) * 0.8:
-                        return blob, base, place.depth + 1
-        return codec.encode_full(raw, text=text), None, 0
+                        return blob, base, place.depth + 1, theirs
+        return codec.encode_full(raw, text=text), None, 0, b""
 
     def _append(self, one: bytes, blob: bytes, raw: int, base: bytes | None, depth: int) -> None:
         offset, length = self._pack.append(blob)
         self._pending[one] = Location("", offset, length, raw, depth, base)
         self._pack.chunks.append(one)
+        if self._check:
+            self.checked.add(one)
         if self._pack.size >= PACK_SIZE:
             self._finish_pack()
 
@@ -238,7 +246,7 @@ class Writer:
             seal, snapshots=(*seal.snapshots, format.SNAPSHOTS + name), objects=tuple(self._objects)
         )
         put_seal(self._storage, self._keys, sealed, number)
-        return msgspec.structs.replace(snapshot, id=name, added_bytes=self.added_bytes)
+        return msgspec.structs.replace(snapshot, id=name, added_bytes=self.added_bytes + len(data))
 
 
 def put_seal(storage: Storage, keys: Keys, seal: format.Seal, number: int) -> None:
