@@ -144,7 +144,9 @@ class _Run:
                 background.submit(packs.intact, _packs(self._vault, parent, before), SILENT)
             self._events.step("freezing")
             with freeze(self._store, self._parts, folder) as moment:
-                images = [self._store_held(writer, one, before.get(one.part.name)) for one in moment.held]
+                images = [
+                    self._store_held(writer, one, before.get(one.part.name), check=verify) for one in moment.held
+                ]
                 self._omitted += moment.omitted
                 self._findings += moment.findings
                 consistent = moment.consistent
@@ -204,12 +206,12 @@ class _Run:
                 found[part.name] = self._vault.image(part)
         return found
 
-    def _store_held(self, writer: Writer, held: Held, parent: PartImage | None) -> PartImage:
+    def _store_held(self, writer: Writer, held: Held, parent: PartImage | None, *, check: bool) -> PartImage:
         self._events.step(held.part.name)
         for _ in range(RETRIES):
             redact = None if self._take_secrets or not held.part.secrets else secrets.redactor(held.part)
             image, findings, omitted = store_part(
-                self._vault, writer, held, parent=parent, redact=redact, events=self._events
+                self._vault, writer, held, parent=parent, redact=redact, check=check, events=self._events
             )
             if held.opened.held():
                 self._findings += findings

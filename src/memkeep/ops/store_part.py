@@ -28,14 +28,23 @@ Redact = Callable[[bytes], bytes]
 
 
 def store_part(
-    vault: Vault, writer: Writer, held: Held, *, parent: PartImage | None, redact: Redact | None, events: Events
+    vault: Vault,
+    writer: Writer,
+    held: Held,
+    *,
+    parent: PartImage | None,
+    redact: Redact | None,
+    check: bool,
+    events: Events,
 ) -> tuple[PartImage, list[Finding], list[Omission]]:
     """Store a part against its parent image; return its image, findings and omissions.
+
+    With `check` the engine's own checks (integrity, full-text indexes) are run on the moment too.
 
     The scan runs on a thread of its own while the bytes are streamed, except for Lance, where it must come first:
     it finds the vectors that the bytes are cut at.
     """
-    scan = _Scan(held, parent)
+    scan = _Scan(held, parent, check=check)
     if held.part.engine == "lance":
         scan.run()
         entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
@@ -63,8 +72,9 @@ def store_part(
 class _Scan:
     """Reads all rows and runs the checks; keeps an error for the thread that waits."""
 
-    def __init__(self, held: Held, parent: PartImage | None) -> None:
+    def __init__(self, held: Held, parent: PartImage | None, *, check: bool) -> None:
         self._held = held
+        self._check = check
         self._bits = {one.map.collection: one.bits for one in parent.collections} if parent else {}
         self._error: BaseException | None = None
         self._stopped = False
@@ -77,7 +87,8 @@ class _Scan:
                 if self._stopped:
                     return
                 self.groups.append(group)
-            self.findings = self._held.opened.check()
+            if self._check:
+                self.findings = self._held.opened.check()
         except BaseException as error:  # noqa: BLE001 - raised again by finish()
             self._error = error
 
