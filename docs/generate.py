@@ -17,6 +17,8 @@ from memkeep import config, errors
 from memkeep.cli.results import result_types
 from memkeep.cli.table import SECTIONS
 from memkeep.cli.words import root
+from memkeep.model import Role
+from memkeep.storage import base as storage_errors
 
 HERE = Path(__file__).resolve().parent / "reference"
 SOURCE = Path(errors.__file__).parent
@@ -102,7 +104,8 @@ def _exit_codes() -> str:
 
 
 def _classes(base: type[errors.MemkeepError]) -> Iterator[type[errors.MemkeepError]]:
-    yield base
+    if base.__module__ in (errors.__name__, storage_errors.__name__):
+        yield base
     for below in base.__subclasses__():
         yield from _classes(below)
 
@@ -127,7 +130,17 @@ def _settings() -> str:
     summary, _, rest = (config.__doc__ or "").partition("\n\n")
     where, _, rest = rest.partition("\n\n")
     example, _, after = rest.partition("\n\nA flag")
-    lines = ["# Settings", "", summary, "", where, "", *_block(_dedent(example), "toml"), "", f"A flag{after}".rstrip()]
+    lines = [
+        "# Settings",
+        "",
+        summary,
+        "",
+        where,
+        "",
+        *_block(_dedent(example), "toml"),
+        "",
+        f"A flag{after}".rstrip().replace(": see `settle`", ""),
+    ]
     lines += ["", "## Keys", "", "| key | type | default |", "|---|---|---|"]
     lines += [f"| `{key}` | {kind} | {default} |" for key, kind, default in _keys(config.Config, "")]
     lines += ["", "## Environment", "", "| variable | meaning |", "|---|---|"]
@@ -156,8 +169,18 @@ def _keys(kind: type[msgspec.Struct], at: str) -> Iterator[tuple[str, str, str]]
 
 def _type_name(kind: Any) -> str:
     name = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
-    name = name.replace("memkeep.model.", "").replace("tuple[str, ...]", "list of text").replace(" | None", "")
-    return re.sub(r"\bstr\b", "text", name).replace("|", "or").replace("int", "number").replace("bool", "true or false")
+    words = {
+        "memkeep.model.Role": " | ".join(f"`{role.value}`" for role in Role),
+        "tuple[str, ...]": "list of text",
+        " | None": "",
+        "str": "text",
+        "int": "number",
+        "bool": "true | false",
+        "|": "or",
+    }
+    for python, plain in words.items():
+        name = name.replace(python, plain)
+    return name
 
 
 def _default(field: Any) -> str:
@@ -176,16 +199,17 @@ def _json() -> str:
         "With `--json` every verb prints exactly one document on standard output, whether it succeeds or fails:",
         "",
         *_block('{"schema": "memkeep/backup/1", "ok": true, "result": {...}}', "json"),
+        "",
         *_block(
             '{"schema": "memkeep/backup/1", "ok": false,\n'
             ' "error": {"code": "...", "message": "...", "hint": "...", "exit": 10, "unchanged": "..."}}',
             "json",
         ),
         "",
-        "`schema` is `memkeep/error/1` when the words name no verb. A verb that finishes with problems (exit status 3, 4",
-        "or 20 with findings) is `ok`; its findings and its exit status say what is wrong. Fields are only ever added.",
-        "Text that is not Unicode (a file's name, say) has its bytes as `\\udc80` to `\\udcff`; a number that JSON does not",
-        "know is null. For the codes see [exit-codes.md](exit-codes.md).",
+        "`schema` is `memkeep/error/1` when the words name no verb. A verb that finishes with problems (exit status 3,",
+        "4, or 20 with findings) is `ok`; its findings and its exit status say what is wrong. Fields are only ever",
+        "added. Text that is not Unicode (a file's name, say) has its bytes as `\\udc80` to `\\udcff`; a number that",
+        "JSON does not know is null. For the codes see [exit-codes.md](exit-codes.md).",
         "",
         "| verb | schema | result |",
         "|---|---|---|",

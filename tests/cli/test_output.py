@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from memkeep.cli.face import Face
 from memkeep.cli.output import Printer, Span, ago, clean, count, document, duration, moment, plain, size, width
 from memkeep.model import Finding, Rung, Severity
 
@@ -122,11 +123,31 @@ def test_a_file_gets_whole_lines_without_colours() -> None:
 
 def test_quiet_keeps_lines_and_drops_advice() -> None:
     stream = io.StringIO()
-    out = Printer(stream, quiet=True)
+    face = Face([])
+    face.quiet = True
+    out = Printer(stream, face)
     out.line("a fact")
     out.advice("a remark")
     out.next("memkeep status")
     assert stream.getvalue() == "a fact\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [
+        ("memkeep show 3f", "memkeep show 3f --vault '/my vault'"),
+        ("memkeep demo   (or: memkeep status)", "memkeep demo   (or: memkeep status)"),
+        ("memkeep init   (once)", "memkeep init --vault '/my vault'   (once)"),
+        ("memkeep init --vault X", "memkeep init --vault X"),
+        ("memkeep show --help", "memkeep show --help"),
+        ("ls -l memkeep", "ls -l memkeep"),
+    ],
+)
+def test_the_next_command_can_be_typed_as_it_stands(command: str, typed: str) -> None:
+    face = Face([])
+    assert face.runnable(command) == command
+    face.vault = "/my vault"
+    assert face.runnable(command) == typed
 
 
 @pytest.mark.parametrize(

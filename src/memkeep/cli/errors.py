@@ -29,6 +29,7 @@ class Failure(NamedTuple):
 def report(face: Face, error: BaseException) -> int:
     """Tell of a failure where the command line asked for it, and return the exit status."""
     failure = explain(face, error)
+    failure = failure._replace(hint=face.runnable(failure.hint))
     if os.environ.get(TRACEBACK):
         import traceback
 

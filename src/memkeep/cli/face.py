@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memkeep.cli.output import Printer
 
+VAULTLESS = frozenset(("demo", "discover", "completion", "--help"))
+
 
 class Face:
     """What the command line said about where and how, beside the verb's own words."""
@@ -27,6 +29,16 @@ class Face:
     def schema(self) -> str:
         """Name and version of the document that `--json` prints."""
         return f"memkeep/{self.verb or 'error'}/1"
+
+    def runnable(self, command: str) -> str:
+        """Return a command as it must be typed here: with `--vault` when that was given so far."""
+        words = command.split()
+        if not self.vault or words[:1] != ["memkeep"] or VAULTLESS.intersection(words) or "--vault" in words:
+            return command
+        from shlex import quote
+
+        line, gap, remark = command.partition("   (")
+        return f"{line} --vault {quote(self.vault)}{gap}{remark}"
 
 
 class Reply:

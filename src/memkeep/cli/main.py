@@ -54,7 +54,7 @@ def _write(face: Face, reply: Reply, schema: str) -> int:
         if face.json:
             document({"schema": schema, "ok": True, "result": reply.result})
         else:
-            reply.render(Printer(sys.stdout, quiet=face.quiet))
+            reply.render(Printer(sys.stdout, face))
         finish(sys.stdout)
     except BrokenPipeError:
         abandon_stdout()

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, TextIO
 
 import click
 
+from memkeep.cli.face import Face
+
 # Not "printable" by Unicode's book, yet harmless and needed: no-break space, (non-)joiners of scripts and emoji.
 HARMLESS = frozenset("\u00a0\u200c\u200d\u3000")
 
@@ -34,9 +36,9 @@ class Printer:
     Whatever comes from a store or a vault may hold control characters, so all text is cleaned here.
     """
 
-    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO, face: Face | None = None) -> None:
         self.stream = stream
-        self.quiet = quiet
+        self.face = face or Face([])
         self.colour = colourful(stream)
         self.columns = _columns() if stream.isatty() else None
 
@@ -46,12 +48,12 @@ class Printer:
 
     def advice(self, *texts: Text) -> None:
         """Write one line unless `--quiet` was said."""
-        if not self.quiet:
+        if not self.face.quiet:
             self.line(*texts)
 
     def next(self, command: str) -> None:
         """Name the next command, unless `--quiet` was said."""
-        self.advice(Span("Next: ", "dim"), command)
+        self.advice(Span("Next: ", "dim"), self.face.runnable(command))
 
     def block(self, text: str) -> None:
         """Write the program's own text (a help page, a script) as it is."""

@@ -1,4 +1,6 @@
-"""What `--json` prints for a verb where that is less, or more, than what its operation returns."""
+"""What `--json` prints as the result of each verb: the shapes that its operation does not have, and the list of all."""
+
+from typing import Any
 
 from memkeep.model import Finding, Omission, Role, Rung, Store, Value
 
@@ -63,3 +65,33 @@ def store_row(store: Store) -> StoreRow:
         omitted=store.omitted,
         findings=store.findings,
     )
+
+
+def result_types() -> dict[str, Any]:
+    """Return the type of each verb's result. Fields are only ever added to these; anything else is a new schema."""
+    from memkeep.ops.backup import BackupResult
+    from memkeep.ops.demo import DemoResult
+    from memkeep.ops.diff import DiffResult
+    from memkeep.ops.history import HistoryResult
+    from memkeep.ops.open import InitResult
+    from memkeep.ops.restore import RestoreResult
+    from memkeep.ops.search import SearchResult
+    from memkeep.ops.snapshots import ShowResult, SnapshotList
+    from memkeep.ops.status import StatusResult
+
+    return {
+        "init": InitResult,
+        "backup": BackupResult,
+        "status": StatusResult,
+        "verify": Verified,
+        "verify --all": VerifiedAll,
+        "discover": Discovered,
+        "snapshots": SnapshotList,
+        "show": ShowResult,
+        "diff": DiffResult,
+        "history": HistoryResult,
+        "search": SearchResult,
+        "restore": RestoreResult,
+        "demo": DemoResult,
+        "completion": Completion,
+    }

@@ -1,5 +1,6 @@
 """`memkeep backup`."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -69,9 +70,12 @@ def command(
 
 def _open_or_offer(face: Face, config: "Config") -> "Vault":
     """Open the vault; a person who has none yet is offered the default one."""
-    from memkeep.cli.commands import init
+    from memkeep.cli.commands.init import show
+    from memkeep.cli.secrets import password
     from memkeep.cli.wiring import named_vault, open_vault, vault_place
     from memkeep.errors import VaultMissingError
+    from memkeep.ops.open import init_vault
+    from memkeep.ops.open import open_vault as open_at
 
     try:
         return open_vault(face, config)
@@ -81,10 +85,9 @@ def _open_or_offer(face: Face, config: "Config") -> "Vault":
         place = vault_place(face, config)
         if not click.confirm(f"There is no vault yet. Make an encrypted one in {place.url}?", default=True, err=True):
             raise
-        import sys
-
-        init.show(Printer(sys.stderr), init.make(face, place, encrypt=True))
-        return open_vault(face, config)
+        secret = password(face, place, new=True)
+        show(Printer(sys.stderr), init_vault(place.url, secret, encrypt=True))
+        return open_at(place.url, secret)
 
 
 def _render(out: Printer, result: "BackupResult", *, dry_run: bool) -> None:

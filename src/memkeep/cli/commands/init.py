@@ -9,7 +9,6 @@ from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
-    from memkeep.config import VaultSettings
     from memkeep.ops.open import InitResult
 
 
@@ -21,23 +20,19 @@ def command(face: Face, *, no_encryption: bool) -> Reply:
     It is encrypted with a password, and a recovery key is printed once: without one of the two nothing can be read.
     Without --vault it is made in the user's data folder, where every verb looks for it.
     """
+    from memkeep.cli.secrets import password
     from memkeep.cli.wiring import settings, vault_place
+    from memkeep.ops.open import init_vault
 
-    result = make(face, vault_place(face, settings(face)), encrypt=not no_encryption)
+    place = vault_place(face, settings(face))
+    secret = None if no_encryption else password(face, place, new=True)
+    result = init_vault(place.url, secret, encrypt=not no_encryption)
 
     def render(out: Printer) -> None:
         show(out, result)
         out.next("memkeep backup")
 
     return Reply(result, render)
-
-
-def make(face: Face, place: "VaultSettings", *, encrypt: bool) -> "InitResult":
-    """Make the vault of a place; the password is asked for twice when it is not given otherwise."""
-    from memkeep.cli.secrets import password
-    from memkeep.ops.open import init_vault
-
-    return init_vault(place.url, password(face, place, new=True) if encrypt else None, encrypt=encrypt)
 
 
 def show(out: Printer, result: "InitResult") -> None:
