@@ -3,7 +3,7 @@
 import click
 
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.output import Printer, count
 from memkeep.cli.words import verb
 
 
@@ -23,8 +23,8 @@ def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
     def render(out: Printer) -> None:
         for store in stores:
             show_store(out, store)
-            for part in store.parts:
-                out.advice("    ", part.name or ".", "  ", Span(f"{part.engine}, {part.role.value}", "dim"))
+            parts = [(f"    {part.name or '.'}", part.engine, part.role.value) for part in store.parts]
+            out.table(("    part", "engine", "role"), parts)
             show_omissions(out, store.omitted)
             show_findings(out, store.findings)
             out.line()
