@@ -91,13 +91,9 @@ def _with_secret_keys(part: Part) -> Part:
 
 def _alone(look: Look, path: Path) -> Part:
     """Return the part that a single file or Lance table is."""
-    kind, engine = "file", "files"
-    if look.is_table(path):
-        kind = engine = "lance"
-    elif look.is_database(path):
-        kind, engine = "database", "sqlite"
-    role = Role.CANONICAL if kind == "lance" else _usual_role(look, Item(path.name, path, kind))
-    return Part(name=path.name, engine=engine, role=role, path=str(path))
+    item = Item(path.name, path, "table" if look.is_table(path) else "database" if look.is_database(path) else "file")
+    engine = {"table": "lance", "database": "sqlite", "file": "files"}[item.kind]
+    return Part(name=path.name, engine=engine, role=_usual_role(look, item), path=str(path))
 
 
 def _holds_something(look: Look, part: Part) -> bool:

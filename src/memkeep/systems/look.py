@@ -10,6 +10,7 @@ a Lance table.
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,11 +116,11 @@ class Look:
         inspection = self.database(file)
         return dict(inspection.tables) if inspection else {}
 
-    def rows(self, file: Path, query: str) -> list[tuple[Any, ...]] | None:
-        """Return what a database answers; no rows when it can't answer, None when it is no database."""
+    def rows(self, file: Path, query: str) -> list[tuple[Any, ...]]:
+        """Return what a database answers to a query; no rows when it can't, or is none."""
         if self.database(file) is not None and (file, query) not in self._answers:
             self.ask({file: [query]})
-        return self._answers.get((file, query))
+        return self._answers.get((file, query), [])
 
     def ask(self, wanted: Mapping[Path, Sequence[str]]) -> None:
         """Ask several databases several queries at once; `rows` then has the answers."""
@@ -153,8 +154,8 @@ class Look:
             self._keep(file, inspection, self._queries)
 
     def _keep(self, file: Path, inspection: "Inspection", queries: Sequence[str]) -> None:
-        for query, rows in zip(queries, inspection.results, strict=inspection.readable):
-            self._answers[file, query] = list(rows)
+        for query, rows in zip_longest(queries, inspection.results, fillvalue=()):
+            self._answers[file, str(query)] = list(rows)
 
 
 def is_sidecar(name: str, beside: Mapping[str, int]) -> bool:

@@ -14,6 +14,7 @@ A workspace that lies elsewhere is the part `workspace` (or `workspace-NAME`); `
 """
 
 from fnmatch import fnmatchcase
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -87,43 +88,48 @@ def _more_workspaces(look: Look, state: Path, spaces: list[Path]) -> list[Path]:
     beside = [
         state / each for each in look.folder(state).folders if each == "workspace" or each.startswith("workspace-")
     ]
-    return list(dict.fromkeys((*spaces, *beside)))
+    found = dict.fromkeys((*spaces, *beside))
+    wide = {space for space in found if state.is_relative_to(space)}
+    return [space for space in found if not any(space.is_relative_to(each) for each in found.keys() - wide - {space})]
 
 
 def _state_folder(look: Look, state: Path, config: OpenClaw | None, spaces: list[Path]) -> Store:
     inside = {space for space in spaces if space.is_relative_to(state)}
     choose = core_rules.state_folder(look, state, inside)
     gathered = gather(look, state, choose, _maps(look), apart=core_rules.apart)
-    outside: dict[str, str] = {}
-    records = 0
-    for number, space in enumerate(spaces):
-        if space in inside:
-            under = space.relative_to(state).as_posix()
-        else:
-            under = "workspace" if not number else f"workspace-{space.name}"
-            taken = {part.name.split("/")[0] for part in gathered.parts}
-            under = under if under not in taken else f"outside/{space.name}"
-            outside[under] = str(space)
+    names = _names(state, spaces, {part.name.split("/")[0] for part in gathered.parts})
+    for space, under in names.items():
+        collection = "notes" if space == spaces[0] else f"notes_{under}"
         if state.is_relative_to(space):  # such as the home folder: all of it would be too much
-            gathered.parts.append(_notes_only(space, under))
+            gathered.parts.append(_notes_only(space, under, collection))
         else:
-            gathered.add(_workspace(look, space, under, bounds=state if space in inside else None, first=not number))
-        records += _count(look, space)
+            gathered.add(_workspace(look, space, under, collection, bounds=state if space in inside else space))
+    outside = {under: str(space) for space, under in names.items() if space not in inside}
     parts = [_with_secrets(look, part) for part in gathered.parts]
     return Store(
         system=name,
         path=str(state),
         root=str(state),
         parts=tuple(sorted(parts, key=lambda part: part.name)),
-        records=records,
+        records=sum(_count(look, space) for space in spaces),
         fingerprint=_fingerprint(look, parts, config) | ({"outside": outside} if outside else {}),
         omitted=tuple(gathered.omitted),
         findings=(*gathered.findings, *_secret_databases(look, parts)),
     )
 
 
+def _names(state: Path, spaces: list[Path], taken: set[str]) -> dict[Path, str]:
+    """Return the name of each workspace as a part: where it lies in the state folder, else one that is free there."""
+    names = {space: space.relative_to(state).as_posix() for space in spaces if space.is_relative_to(state)}
+    for space in spaces:
+        if space not in names:
+            usual = chain(("workspace", f"workspace-{space.name}"), (f"workspace-{space.name}-{n}" for n in count(2)))
+            names[space] = next(name for name in usual if name not in {*names.values(), *taken})
+    return names
+
+
 def _bare_workspace(look: Look, path: Path) -> Store:
-    gathered = _workspace(look, path, "", bounds=None, first=True)
+    gathered = _workspace(look, path, "", "notes", bounds=path)
     return Store(
         system=name,
         path=str(path),
@@ -135,9 +141,8 @@ def _bare_workspace(look: Look, path: Path) -> Store:
     )
 
 
-def _workspace(look: Look, folder: Path, under: str, *, bounds: Path | None, first: bool) -> Gathered:
+def _workspace(look: Look, folder: Path, under: str, collection: str, *, bounds: Path) -> Gathered:
     """Gather a workspace: one part for all of its files, and parts for the databases in it."""
-    collection = "notes" if first else f"notes_{folder.name}"
 
     def maps(item: Item) -> tuple[TableMap, ...]:
         if item.kind == "folder":
@@ -147,14 +152,14 @@ def _workspace(look: Look, folder: Path, under: str, *, bounds: Path | None, fir
     return gather(look, folder, core_rules.workspace(look), maps, name=under, bounds=bounds, whole=True)
 
 
-def _notes_only(folder: Path, under: str) -> Part:
+def _notes_only(folder: Path, under: str, collection: str) -> Part:
     """Return the part of a workspace that holds the state folder too: OpenClaw's own files and the notes."""
     return Part(
         name=under,
         engine="files",
         role=Role.CANONICAL,
         path=str(folder),
-        maps=(notes(include=MEMORY_FILES),),
+        maps=(notes(collection, include=MEMORY_FILES),),
         include=(*sorted(marks.WORKSPACE_FILES), "AGENTS.md", "memory/*"),
         exclude=NEVER,
     )
