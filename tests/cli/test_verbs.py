@@ -1,6 +1,7 @@
 """Every verb as a process, on a small store: its document, its words for people, its exit status, and no harm done."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -312,13 +313,9 @@ def test_memkeep_alone_says_what_there_is_and_what_to_do_next(world: World, run_
     assert len(with_vault.stdout.splitlines()) <= 10
 
 
-def test_names_that_are_no_unicode_can_be_backed_up_and_told(home: Path, world: World) -> None:
-    import os
-
+def test_names_that_are_no_unicode_can_be_told(home: Path, run_cli: Callable) -> None:
     odd = Path(os.fsdecode(os.fsencode(home) + b"/agent \xff"))
     odd.mkdir()
-    _write(odd, "CREATE TABLE memories (id TEXT PRIMARY KEY, text TEXT)", "INSERT INTO memories VALUES ('a', 'b')")
-    ran = world.run("backup", odd, "--json")
-    assert ran.code == 0, ran.stdout
-    assert ran.result["snapshots"][0]["path"] == str(odd)
-    assert world.run("snapshots").stdout.rstrip().splitlines()[-2].endswith("agent \\udcff")
+    _write(odd, "CREATE TABLE memories (id TEXT PRIMARY KEY, text TEXT)")
+    assert run_cli("discover", odd, "--json").result["stores"][0]["path"] == str(odd)
+    assert run_cli("discover", odd).stdout.splitlines()[0].endswith("agent \\udcff")

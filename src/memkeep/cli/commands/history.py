@@ -29,10 +29,14 @@ def command(face: Face, *, identity: str) -> Reply:
 
 
 def _render(out: Printer, result: "HistoryResult") -> None:
-    from memkeep.cli.views import short, show_fields
+    from memkeep.cli.views import brief, short, show_fields
 
     for one in result.moments:
         sign, style = SIGNS[one.event]
         out.line(Span(sign, style), f"{moment(one.created)}  {one.event} in ", short(one.snapshot), "  ", one.path)
-        show_fields(out, one.fields)
+        if one.event == "changed":
+            show_fields(out, one.fields)
+        elif one.event == "added":
+            for name, (_, value) in one.fields.items():
+                out.line(f"    {name}: ", brief(value))
     out.advice(f"In {count(result.snapshots, 'snapshot')}.")
