@@ -38,14 +38,15 @@ def apart(under: str) -> bool:
 def state_folder(look: Look, state: Path, spaces: set[Path]) -> Choose:
     """Return what the things in a state folder are; `spaces` are the workspaces in it, which are gathered apart."""
     hybrid = {folder for folder in (state, state / "memory") if marks.hybrid_facts(look, folder)}
+    theirs = {"verified-facts.json", "event-archive"} if hybrid else set[str]()
+    theirs |= marks.HYBRID_FILES.keys() if state in hybrid else set()
+    theirs |= marks.LANCEDB_FILES if marks.lancedb_tables(look, state) else set()
 
     def choose(item: Item) -> Role | Leave:
         top = item.name.split("/")[0]
         usual = Role.CANONICAL if top in {"agents", "memory"} else Role.CONFIG
         plugins = top == "memory" and "/" in item.name and state / "memory" in hybrid and not _is_index(look, item)
-        if item.path in spaces or plugins:
-            return Leave()
-        if hybrid and top in {"verified-facts.json", "event-archive"}:
+        if item.path in spaces or plugins or (top in theirs and item.kind != "database"):
             return Leave()
         if item.kind == "folder":
             return _folder(look, item, usual)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from memkeep.model import Role
 from memkeep.systems.look import Look
 
 OC_MEMORY = "oc-memory"
@@ -20,6 +21,21 @@ CORE = "openclaw-core"
 Variant = Literal["legacy", "per-agent", "pro"]
 Tables = Mapping[str, Sequence[str]]
 
+HYBRID_FILES = {  # that openclaw-hybrid-memory is known to write beside its databases
+    "memory.wal": Role.CANONICAL,
+    "wal.jsonl": Role.CANONICAL,
+    "credentials.db": Role.SECRET,
+    "credentials-pending.json": Role.SECRET,
+    ".discovered-categories.json": Role.CONFIG,
+    ".distill_last_run": Role.CONFIG,
+    ".language-keywords.json": Role.CONFIG,
+    ".user-feedback-phrases.json": Role.CONFIG,
+    ".auth-backoff.json": Role.CONFIG,
+    ".reembed-progress.json": Role.CONFIG,
+    ".passive-observer-cursors.json": Role.CONFIG,
+    ".latest-plugin-version.json": Role.CONFIG,
+}
+LANCEDB_FILES = frozenset({".memory-write.lock", ".legacy-timestamp-backfill-backups"})  # memory-lancedb-pro's
 WORKSPACE_FILES = frozenset(
     {"MEMORY.md", "USER.md", "SOUL.md", "IDENTITY.md", "TOOLS.md", "HEARTBEAT.md", "BOOTSTRAP.md", "DREAMS.md"}
 )

@@ -11,7 +11,7 @@ Things that belong to the store but lie elsewhere (`lanceDbPath`, `wal.walPath`,
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from memkeep.model import Finding, Part, Role, Severity, Store, TableMap
 from memkeep.systems import marks, openclaw_json
@@ -38,17 +38,6 @@ _LEFT_OUT = {
     "tmp": "temporary files",
 }
 _LEFT_OUT_ENDS = {".tmp": "a temporary file", ".log": "a log", ".sock": "a socket", ".pid": "a process number"}
-_CONFIG = {
-    ".discovered-categories.json",
-    ".distill_last_run",
-    ".language-keywords.json",
-    ".user-feedback-phrases.json",
-    ".auth-backoff.json",
-    ".reembed-progress.json",
-    ".passive-observer-cursors.json",
-    ".latest-plugin-version.json",
-}
-_SECRET = {"credentials.db", "credentials-pending.json"}
 
 
 def detect(look: Look, path: Path, places: Places) -> list[Store]:
@@ -57,8 +46,9 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
     if facts is None:
         return []
     config = _config(path, places)
-    gathered = gather(look, path, _choose(look, path), _maps(look))
-    outside = _outside(look, path, {part.name for part in gathered.parts}, config, places)
+    maps = _maps(look, facts)
+    gathered = gather(look, path, _choose(look, path), maps)
+    outside = _outside(look, path, {part.name for part in gathered.parts}, maps, _Settings(config, places))
     gathered.add(outside)
     count = look.rows(facts, _COUNT)
     return [
@@ -123,13 +113,13 @@ def _database(look: Look, file: Path) -> Role | Leave:
     tables = look.columns(file)
     if marks.is_oc_memory(tables) or marks.is_core(tables):
         return Leave()
-    return Role.SECRET if file.name in _SECRET or marks.is_credential_vault(tables) else Role.CANONICAL
+    return Role.SECRET if marks.is_credential_vault(tables) else marks.HYBRID_FILES.get(file.name, Role.CANONICAL)
 
 
 def _file(file: Path) -> Role | Leave:
     if file.suffix in _LEFT_OUT_ENDS:
         return Leave(_LEFT_OUT_ENDS[file.suffix])
-    return Role.SECRET if file.name in _SECRET else Role.CONFIG if file.name in _CONFIG else Role.CANONICAL
+    return marks.HYBRID_FILES.get(file.name, Role.CANONICAL)
 
 
 def _is_own(look: Look, item: Item) -> bool:
@@ -138,7 +128,7 @@ def _is_own(look: Look, item: Item) -> bool:
         tables = [item.path / table for table in look.folder(item.path).tables]
         return any((seen := look.lance(table)) and marks.is_hybrid_table(seen.columns) for table in tables)
     if item.kind == "file":
-        return item.path.name in _CONFIG | _SECRET | {"memory.wal", "wal.jsonl"}
+        return item.path.name in marks.HYBRID_FILES
     return "/" not in item.name or item.kind == "table"
 
 
@@ -150,10 +140,13 @@ def _lance_role(look: Look, table: Path) -> Role:
     return Role.DERIVED if "why" in columns or table.stem in {"memories", "fact_aliases"} else Role.CANONICAL
 
 
-def _maps(look: Look) -> Maps:
-    used: set[str] = set()
+def _maps(look: Look, facts: Path) -> Maps:
+    first = sqlite_maps(look.columns(facts))
+    used = {each.collection for each in first}
 
     def maps(item: Item) -> tuple[TableMap, ...]:
+        if item.path == facts:
+            return tuple(first)
         if item.kind == "database":
             found = sqlite_maps(look.columns(item.path))
         elif item.kind == "table" and (seen := look.lance(item.path)):
@@ -167,35 +160,54 @@ def _maps(look: Look) -> Maps:
     return maps
 
 
-def _outside(look: Look, root: Path, taken: set[str], config: OpenClaw | None, places: Places) -> Gathered:
+class _Settings(NamedTuple):
+    """What speaks of this store, if anything does, and how to read the paths in it."""
+
+    config: OpenClaw | None
+    places: Places
+
+    def said(self, *keys: str) -> Path | None:
+        """Return the path that the plugin's settings give under these keys."""
+        if self.config is None:
+            return None
+        found = openclaw_json.dig(openclaw_json.plugin(self.config, PLUGIN), *keys)
+        return openclaw_json.place(found, self.config, self.places)
+
+    def state_dir(self, look: Look, root: Path) -> Path | None:
+        """Return the state folder that the store belongs to, if any."""
+        if self.config is not None:
+            return self.config.state_dir
+        above = root.parent
+        known = above == self.places.state_dir or openclaw_json.FILE in look.folder(above).files
+        return above if known else None
+
+
+def _outside(look: Look, root: Path, taken: set[str], maps: Maps, settings: _Settings) -> Gathered:
     """Gather what belongs to the store and lies outside of its folder."""
     out = Gathered([], [], [])
-    state = config.state_dir if config else root.parent
-    if not config and state != places.state_dir and openclaw_json.FILE not in look.folder(state).files:
-        return out
-    settings = openclaw_json.plugin(config, PLUGIN) if config else {}
+    state = settings.state_dir(look, root)
 
-    def found(said: Any, usual: str, default: Path | None = None) -> tuple[Path, str] | None:
-        where = (openclaw_json.place(said, config, places) if config else None) or default
-        if where is None or where.is_relative_to(root) or not where.exists():
-            return None
-        used = any(each == usual or each.startswith(f"{usual}/") for each in taken)
-        return where, f"outside/{where.name}" if used or default else usual
+    def add(path: Path | None, usual: str) -> None:
+        if path is None or path.is_relative_to(root) or not path.exists():
+            return
+        there = any(name == usual or name.startswith(f"{usual}/") for name in taken)
+        name = f"outside/{path.name}" if there else usual
+        if usual == "lancedb":  # whatever else is there
+            items = [Item(f"{name}/{table}", path / table, "table") for table in look.folder(path).tables]
+            for item in items:
+                role = _lance_role(look, item.path)
+                out.parts.append(Part(name=item.name, engine="lance", role=role, path=str(item.path), maps=maps(item)))
+        elif path.is_dir():
+            out.add(gather(look, path, lambda _: Role.CANONICAL, name=name, whole=True))
+        elif path.is_file():
+            out.parts.append(Part(name=name, engine="files", role=Role.CANONICAL, path=str(path)))
 
-    def there(item: Item) -> Role | Leave:
-        return _lance_role(look, item.path) if item.kind == "table" else Role.CANONICAL
-
-    if tables := found(settings.get("lanceDbPath"), "lancedb"):
-        out.add(gather(look, tables[0], there, _maps(look), name=tables[1]))
-    said = openclaw_json.dig(settings, "verification", "backupPath")
-    for place in (
-        found(openclaw_json.dig(settings, "wal", "walPath"), "memory.wal"),
-        found(said, "verified-facts.json", state / "verified-facts.json"),
-    ):
-        if place and place[0].is_file():
-            out.parts.append(Part(name=place[1], engine="files", role=Role.CANONICAL, path=str(place[0])))
-    if events := found(None, "event-archive", state / "event-archive"):
-        out.add(gather(look, events[0], lambda _: Role.CANONICAL, name=events[1], whole=True))
+    add(settings.said("lanceDbPath"), "lancedb")
+    add(settings.said("wal", "walPath"), "memory.wal")
+    if state is not None:
+        verified = settings.said("verification", "backupPath") or state / "verified-facts.json"
+        add(verified, "outside/verified-facts.json")
+        add(state / "event-archive", "outside/event-archive")
     return out
 
 

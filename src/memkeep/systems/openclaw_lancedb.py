@@ -20,9 +20,6 @@ name = marks.LANCEDB
 queries: tuple[str, ...] = ()
 PLUGINS = {"memory-lancedb": "lancedb", "memory-lancedb-pro": "lancedb-pro"}
 
-_LOCK = ".memory-write.lock"
-_OWN_FILES = {_LOCK, ".legacy-timestamp-backfill-backups"}
-
 
 def detect(look: Look, path: Path, places: Places) -> list[Store]:
     """Return the store in a folder that directly holds tables of a memory-lancedb."""
@@ -90,9 +87,9 @@ def _choose(look: Look, root: Path) -> Choose:
     def choose(item: Item) -> Role | Leave:
         if item.kind == "folder" and item.path.name in {"node_modules", ".git"}:
             return Leave("program code" if item.path.name == "node_modules" else "version control")
-        if shared and item.kind != "table" and item.name.split("/")[0] not in _OWN_FILES:
+        if shared and item.kind != "table" and item.name.split("/")[0] not in marks.LANCEDB_FILES:
             return Leave()
-        return Role.DISPOSABLE if item.path.name == _LOCK else Role.CANONICAL
+        return Role.DISPOSABLE if item.path.name == ".memory-write.lock" else Role.CANONICAL
 
     return choose
 
