@@ -8,23 +8,29 @@ key (random, so HKDF is enough). Every object but `config` and the slots is an e
     sealed  = AES-256-GCM(subkey, nonce, plaintext, no associated data), tag appended
 
 Since every subkey is used for one object only, nonces are simply the offset of the sealed bytes in the object (12
-bytes, little endian). In a vault without encryption the salt is zero and "sealed" means the plain bytes.
+bytes, little endian). In a vault without encryption "sealed" means the plain bytes; the salt only makes every object's
+name its own, so that what is stored again never meets a damaged copy under the same name.
 """
 
 import base64
+import re
 import secrets as random_source
+import unicodedata
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 from blake3 import blake3
 
-from memkeep.errors import DamagedError, WrongKeyError
+from memkeep.errors import DamagedError, UnsupportedError, WrongKeyError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 MAGIC = b"memkeep1"
 HEADER_SIZE = 48
+MASTER_SIZE = 32
+_SALT_SIZE = 32
 TAG_SIZE = 16
 PACK, INDEX, SNAPSHOT, SEAL = b"P", b"I", b"S", b"L"
 ARGON = {"memory_kib": 65536, "iterations": 3, "lanes": 4}
@@ -32,6 +38,10 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _STANDARD = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _RECOVERY_BYTES = 16
 _CHECK_BYTES = 4
+_SYMBOLS = 8 * (_RECOVERY_BYTES + _CHECK_BYTES) // 5
+_GROUPING = "-_.\u2010\u2011\u2012\u2013\u2014"
+_MAX_MEMORY, _MAX_PASSES, _MAX_LANES = 1 << 20, 16, 64  # KiB; of Argon2id
+_HEX = re.compile("[0-9a-f]*")
 
 
 class Keys:
@@ -48,16 +58,18 @@ class Keys:
 
     def header(self, kind: bytes) -> bytes:
         """Return a fresh header with a fresh salt."""
-        salt = random_source.token_bytes(32) if self.encrypted else bytes(32)
-        return MAGIC + kind + (b"\x01" if self.encrypted else b"\x00") + bytes(6) + salt
+        return self._start(kind) + random_source.token_bytes(_SALT_SIZE)
 
     def cipher(self, header: bytes, kind: bytes, name: str) -> "Cipher":
         """Return the cipher of the object that begins with `header`; `DamagedError` when it is no such object."""
-        wanted = MAGIC + kind + (b"\x01" if self.encrypted else b"\x00") + bytes(6)
-        if len(header) != HEADER_SIZE or header[:16] != wanted:
+        start = self._start(kind)
+        if len(header) != HEADER_SIZE or not header.startswith(start):
             message = f"{name} does not begin as it must"
             raise DamagedError(message, obj=name)
-        return Cipher(_hkdf(self._master, header[16:], b"memkeep " + kind) if self._master else None, name)
+        return Cipher(_hkdf(self._master, header[len(start) :], b"memkeep " + kind) if self._master else None, name)
+
+    def _start(self, kind: bytes) -> bytes:
+        return MAGIC + kind + (b"\x01" if self.encrypted else b"\x00") + bytes(6)
 
     def envelope(self, kind: bytes, plain: bytes) -> bytes:
         """Return a whole object: header and one sealed piece."""
@@ -74,22 +86,18 @@ class Cipher:
 
     def __init__(self, subkey: bytes | None, name: str) -> None:
         self._name = name
-        self._aead: AESGCM | None = None
-        if subkey is not None:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - heavy
-
-            self._aead = AESGCM(subkey)
+        self._aead = _aead(subkey) if subkey is not None else None
         self.overhead = TAG_SIZE if self._aead else 0
 
     def seal(self, plain: bytes, offset: int) -> bytes:
         """Seal the piece that will lie at `offset`."""
         return self._aead.encrypt(offset.to_bytes(12, "little"), plain, None) if self._aead else plain
 
-    def unseal(self, sealed: bytes, offset: int) -> bytes:
+    def unseal(self, sealed: bytes | memoryview, offset: int) -> bytes:
         """Open the piece at `offset`; `DamagedError` when it was changed."""
         if self._aead is None:
-            return sealed
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - heavy
+            return bytes(sealed)
+        from cryptography.exceptions import InvalidTag
 
         try:
             return self._aead.decrypt(offset.to_bytes(12, "little"), sealed, None)
@@ -105,7 +113,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: str  # "password" or "recovery"
     created: str
     salt: str  # hex, 32 bytes
-    wrapped: str  # hex: AES-256-GCM(key, nonce zero, master), tag appended
+    wrapped: str  # hex: AES-256-GCM(key, nonce zero, master, associated data: the vault's id), tag appended
     memory_kib: int = 0
     iterations: int = 0
     lanes: int = 0
@@ -113,42 +121,67 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def new_master() -> bytes:
     """Return a new master key."""
-    return random_source.token_bytes(32)
+    return random_source.token_bytes(MASTER_SIZE)
 
 
-def password_slot(master: bytes, password: str, created: str) -> Slot:
+def password_slot(master: bytes, password: str, vault_id: str, created: str) -> Slot:
     """Wrap the master key for a password."""
-    salt = random_source.token_bytes(32)
-    key = _argon(password, salt, **ARGON)
-    return Slot(kind="password", created=created, salt=salt.hex(), wrapped=_wrap(key, master).hex(), **ARGON)
+    salt = random_source.token_bytes(_SALT_SIZE)
+    wrapped = _wrap(_argon(password, salt, **ARGON), master, vault_id)
+    return Slot(kind="password", created=created, salt=salt.hex(), wrapped=wrapped.hex(), **ARGON)
 
 
-def recovery_slot(master: bytes, created: str) -> tuple[Slot, str]:
+def recovery_slot(master: bytes, vault_id: str, created: str) -> tuple[Slot, str]:
     """Wrap the master key for a new recovery key; return the slot and the key in the form to be written down."""
     secret = random_source.token_bytes(_RECOVERY_BYTES)
-    salt = random_source.token_bytes(32)
-    key = _hkdf(secret, salt, b"memkeep recovery")
+    salt = random_source.token_bytes(_SALT_SIZE)
+    wrapped = _wrap(_hkdf(secret, salt, b"memkeep recovery"), master, vault_id)
+    return Slot(kind="recovery", created=created, salt=salt.hex(), wrapped=wrapped.hex()), spell_recovery(secret)
+
+
+def spell_recovery(secret: bytes) -> str:
+    """Return a recovery key as it is written down: eight groups of four, the last symbols a check of the others."""
     typed = base64.b32encode(secret + blake3(secret).digest(_CHECK_BYTES)).decode()
     typed = typed.translate(str.maketrans(_STANDARD, _ALPHABET))
-    grouped = "-".join(typed[i : i + 4] for i in range(0, len(typed), 4))
-    return Slot(kind="recovery", created=created, salt=salt.hex(), wrapped=_wrap(key, master).hex()), grouped
+    return "-".join(typed[i : i + 4] for i in range(0, len(typed), 4))
 
 
 def parse_recovery(typed: str) -> bytes | None:
     """Return the secret of a typed recovery key; None when the text is no such key (a typo breaks its check)."""
-    plain = typed.strip().upper().replace("-", "").replace(" ", "")
-    plain = plain.translate(str.maketrans("ILO", "110"))
-    if len(plain) != 8 * (_RECOVERY_BYTES + _CHECK_BYTES) // 5 or any(c not in _ALPHABET for c in plain):
+    plain = _bare(typed).translate(str.maketrans("ILO", "110"))
+    if len(plain) != _SYMBOLS or any(symbol not in _ALPHABET for symbol in plain):
         return None
     data = base64.b32decode(plain.translate(str.maketrans(_ALPHABET, _STANDARD)))
     secret, check = data[:_RECOVERY_BYTES], data[_RECOVERY_BYTES:]
     return secret if blake3(secret).digest(_CHECK_BYTES) == check else None
 
 
-def unwrap(slot: Slot, secret: str) -> bytes | None:
-    """Return the master key if the password or recovery key fits the slot."""
-    from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - heavy
+def check_slot(slot: Slot, name: str) -> Slot:
+    """Return a slot that can be tried; `DamagedError` for one that can't, `UnsupportedError` for a newer one."""
+    if slot.version > 1:
+        message = f"{name} is a key slot of version {slot.version}; this memkeep reads version 1"
+        raise UnsupportedError(message, hint="pip install --upgrade memkeep", code="vault_too_new")
+    fits = (
+        slot.version == 1
+        and slot.kind in {"password", "recovery"}
+        and _HEX.fullmatch(slot.salt)
+        and len(slot.salt) == 2 * _SALT_SIZE
+        and _HEX.fullmatch(slot.wrapped)
+        and len(slot.wrapped) == 2 * (MASTER_SIZE + TAG_SIZE)
+    )
+    if fits and slot.kind == "password":
+        # A hostile slot must take neither all memory nor all day.
+        lanes, memory = slot.lanes, slot.memory_kib
+        fits = 1 <= lanes <= _MAX_LANES and 8 * lanes <= memory <= _MAX_MEMORY and 1 <= slot.iterations <= _MAX_PASSES
+    if not fits:
+        message = f"{name} is not a key slot"
+        raise DamagedError(message, obj=name)
+    return slot
+
+
+def unwrap(slot: Slot, secret: str, vault_id: str) -> bytes | None:
+    """Return the master key if the password or recovery key fits the (checked) slot."""
+    from cryptography.exceptions import InvalidTag
 
     salt = bytes.fromhex(slot.salt)
     if slot.kind == "recovery":
@@ -157,45 +190,60 @@ def unwrap(slot: Slot, secret: str) -> bytes | None:
             return None
         key = _hkdf(recovered, salt, b"memkeep recovery")
     else:
-        limit = 1 << 21  # 2 GiB: a hostile slot must not take all memory
-        if not (8 <= slot.memory_kib <= limit and 1 <= slot.iterations <= 64 and 1 <= slot.lanes <= 64):  # noqa: PLR2004
-            message = "a key slot asks for impossible Argon2id settings"
-            raise DamagedError(message, obj="keys")
         key = _argon(secret, salt, memory_kib=slot.memory_kib, iterations=slot.iterations, lanes=slot.lanes)
     try:
-        return AESGCM(key).decrypt(bytes(12), bytes.fromhex(slot.wrapped), None)
+        return _aead(key).decrypt(bytes(12), bytes.fromhex(slot.wrapped), vault_id.encode())
     except InvalidTag:
         return None
 
 
-def find_master(slots: list[Slot], secret: str) -> bytes:
+def find_master(slots: Iterable[Slot], secret: str, vault_id: str) -> bytes:
     """Return the master key by the first slot that the secret fits; `WrongKeyError` when none does."""
     typed = parse_recovery(secret) is not None
     for slot in sorted(slots, key=lambda slot: (slot.kind == "recovery") != typed):
-        master = unwrap(slot, secret)
+        master = unwrap(slot, secret, vault_id)
         if master is not None:
             return master
+    if not typed and _SYMBOLS - 2 <= len(_bare(secret)) <= _SYMBOLS + 2 and _bare(secret).isalnum():
+        message = (
+            "this opens the vault neither as a password nor as a recovery key; "
+            "if it is the recovery key, it is mistyped: its last symbols, which check the others, do not fit"
+        )
+        raise WrongKeyError(
+            message,
+            unchanged="Nothing was read or changed.",
+            hint="memkeep status   (and type the recovery key again)",
+            code="recovery_key_mistyped",
+        )
     message = "the password (or recovery key) does not open this vault"
-    raise WrongKeyError(
-        message, unchanged="Nothing was read or changed.", hint="memkeep status --password-file FILE"
-    )
+    raise WrongKeyError(message, unchanged="Nothing was read or changed.", hint="memkeep status --password-file FILE")
 
 
-def _wrap(key: bytes, master: bytes) -> bytes:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - heavy
+def _bare(typed: str) -> str:
+    """Return a typed key without what only groups it, in upper case."""
+    return "".join(symbol for symbol in typed if symbol not in _GROUPING and not symbol.isspace()).upper()
 
-    return AESGCM(key).encrypt(bytes(12), master, None)  # the key is used this once: its salt is random
+
+def _wrap(key: bytes, master: bytes, vault_id: str) -> bytes:
+    return _aead(key).encrypt(bytes(12), master, vault_id.encode())  # the key is used this once: its salt is random
+
+
+def _aead(key: bytes) -> "AESGCM":
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
 
 
 def _argon(password: str, salt: bytes, *, memory_kib: int, iterations: int, lanes: int) -> bytes:
-    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-    kdf = Argon2id(salt=salt, length=32, iterations=iterations, lanes=lanes, memory_cost=memory_kib)
-    return kdf.derive(password.encode("utf-8", "surrogateescape"))
+    # Keyboards and systems compose letters in different ways; the password is the same.
+    plain = unicodedata.normalize("NFC", password).encode("utf-8", "surrogateescape")
+    return Argon2id(salt=salt, length=32, iterations=iterations, lanes=lanes, memory_cost=memory_kib).derive(plain)
 
 
 def _hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
-    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(secret)

@@ -11,6 +11,7 @@
 """
 
 import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ from memkeep.errors import DamagedError, UnsupportedError
 VERSION = 1
 CONFIG = "config"
 KEYS, DATA, INDEX, SNAPSHOTS, SEALS = "keys/", "data/", "index/", "snapshots/", "seals/"
+_NAME = re.compile(r"(keys/|index/|snapshots/|data/(?P<two>[0-9a-f]{2})/|seals/[0-9]{8,18}-)(?P<digest>[0-9a-f]{64})")
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +44,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: tuple[str, ...]  # keys
     objects: tuple[str, ...] = ()  # keys of the packs and index segments written with them
     keys: tuple[str, ...]  # all key slots at that moment
-    forgotten: tuple[str, ...] = ()  # snapshots that were removed on purpose
+    forgotten: tuple[str, ...] = ()  # objects that were removed on purpose
 
 
 def digest_of(data: bytes) -> str:
@@ -50,8 +53,12 @@ def digest_of(data: bytes) -> str:
 
 
 def check_name(key: str, data: bytes) -> None:
-    """Raise `DamagedError` unless the key's last 64 characters are the SHA-256 of the data."""
-    if digest_of(data) != key[-64:]:
+    """Raise `DamagedError` unless the key is one that the data may have: its last part is the SHA-256 of them."""
+    name = _NAME.fullmatch(key)
+    if name is None or name["two"] not in {None, name["digest"][:2]}:
+        message = f"{key} is not the name of an object: it does not belong into a vault"
+        raise DamagedError(message, obj=key)
+    if digest_of(data) != name["digest"]:
         what = "is empty" if not data else "is not what was written"
         message = f"{key} {what} (SHA-256 differs)"
         raise DamagedError(message, obj=key)
@@ -59,25 +66,37 @@ def check_name(key: str, data: bytes) -> None:
 
 def encode_config(config: Config) -> bytes:
     """Return the bytes of `config` with its digest filled in."""
-    blank = msgspec.structs.replace(config, digest="")
-    return msgspec.json.encode(msgspec.structs.replace(blank, digest=digest_of(msgspec.json.encode(blank)))) + b"\n"
+    blank = msgspec.json.encode(msgspec.structs.replace(config, digest="")) + b"\n"
+    return msgspec.json.encode(msgspec.structs.replace(config, digest=digest_of(blank))) + b"\n"
 
 
 def decode_config(data: bytes) -> Config:
     """Read `config`; a newer version is told apart from damage."""
     try:
         raw: Any = msgspec.json.decode(data)
-        if isinstance(raw, dict) and raw.get("format") == "memkeep vault" and int(raw.get("version", 0)) > VERSION:
-            message = f"this vault has format version {raw['version']}; this memkeep reads version {VERSION}"
-            raise UnsupportedError(
-                message, hint="pip install --upgrade memkeep", code="vault_too_new", unchanged="Nothing was changed."
-            )
-        config = msgspec.convert(raw, Config)
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _bad_config() from error
-    if config.format != "memkeep vault" or encode_config(config) != data:
+    if not isinstance(raw, dict) or raw.get("format") != "memkeep vault" or not _says_its_digest(raw, data):
+        raise _bad_config()
+    version = raw.get("version")
+    if isinstance(version, int) and version > VERSION:
+        message = f"this vault has format version {version}; this memkeep reads version {VERSION}"
+        raise UnsupportedError(message, hint="pip install --upgrade memkeep", code="vault_too_new")
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.MsgspecError as error:
+        raise _bad_config() from error
+    if config.version != VERSION or not _ID.fullmatch(config.id):
         raise _bad_config()
     return config
+
+
+def _says_its_digest(raw: dict[str, Any], data: bytes) -> bool:
+    """Say whether the digest in `config` is that of the rest: so of any version, whatever else it may hold."""
+    digest = raw.get("digest")
+    if not isinstance(digest, str) or data.count(f'"{digest}"'.encode("utf-8", "replace")) != 1:
+        return False
+    return digest_of(data.replace(f'"{digest}"'.encode("utf-8", "replace"), b'""')) == digest
 
 
 def _bad_config() -> DamagedError:

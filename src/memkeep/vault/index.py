@@ -1,20 +1,26 @@
 """Where every chunk lies: immutable segments, one written by each backup, held in memory as sorted arrays.
 
 A segment (plaintext, then zstd, then an envelope) is MessagePack of the struct below. Entries are in no special
-order. In memory a chunk costs about 50 bytes.
+order. In memory a chunk costs about 60 bytes.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+import threading
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from memkeep.errors import DamagedError
+from memkeep.vault.codec import ID_SIZE, MAX_BLOB, MAX_CHUNK
+from memkeep.vault.crypto import HEADER_SIZE, TAG_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ID_SIZE = 16
+    Columns = dict[str, NDArray[Any]]
+
+MAX_PACK = 1 << 32  # offsets are 32 bits
+_NAME_SIZE = 32
 
 
 class Location(NamedTuple):
@@ -50,14 +56,13 @@ def pack_key(digest: bytes) -> str:
 
 def build_segment(entries: Iterable[tuple[bytes, Location]], packs: dict[str, int]) -> Segment:
     """Make a segment of new entries; `packs` gives sizes by key."""
-    import numpy as np  # noqa: PLC0415 - heavy
+    import numpy as np
 
-    names = list(packs)
-    number = {name: position for position, name in enumerate(names)}
+    number = {name: position for position, name in enumerate(packs)}
     listed = list(entries)
     places = [place for _, place in listed]
     return Segment(
-        packs=[bytes.fromhex(name.rpartition("/")[2]) for name in names],
+        packs=[bytes.fromhex(name.rpartition("/")[2]) for name in packs],
         sizes=list(packs.values()),
         ids=b"".join(chunk for chunk, _ in listed),
         pack=np.array([number[place.pack] for place in places], "<u4").tobytes(),
@@ -70,86 +75,154 @@ def build_segment(entries: Iterable[tuple[bytes, Location]], packs: dict[str, in
 
 
 class Index:
-    """All chunks of a vault. Grows by `add`; look-ups are by 16-byte id."""
+    """All chunks of a vault. Grows by `add`; look-ups are by 16-byte id. Safe to use from several threads.
+
+    Backups that ran at once may have stored a chunk twice. Of its entries the one with the lowest depth is taken, and
+    of those the first: so a base always has a lower depth than the delta that needs it, and no chain comes back to
+    itself, although each writer saw another part of the whole.
+    """
 
     def __init__(self) -> None:
         self.packs: dict[str, int] = {}  # key -> bytes
         self.segments: dict[str, tuple[str, ...]] = {}  # segment key -> pack keys that it describes
         self._keys: list[str] = []
-        self._parts: list[dict[str, NDArray]] = []
-        self._sorted: dict[str, NDArray] | None = None
+        self._parts: list[Columns] = []
+        self._sorted: Columns | None = None
+        self._distrusted: set[str] = set()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return sum(len(part["head"]) for part in self._parts)
+        with self._lock:
+            return sum(len(part["head"]) for part in self._parts)
 
     def add(self, key: str, segment: Segment) -> None:
-        """Take in a segment; `DamagedError` when its arrays do not fit together."""
-        import numpy as np  # noqa: PLC0415 - heavy
-
-        count = len(segment.ids) // ID_SIZE
-        try:
-            ids = np.frombuffer(segment.ids, ">u8").reshape(count, 2)
-            depth = np.frombuffer(segment.depth, np.uint8, count)
-            delta = np.cumsum(depth > 0) - 1
-            bases = np.frombuffer(segment.bases, ">u8").reshape(-1, 2)
-            pack = np.frombuffer(segment.pack, "<u4", count)
-            part = {
-                "head": ids[:, 0].astype(np.uint64),
-                "tail": ids[:, 1].astype(np.uint64),
-                "pack": (pack + len(self._keys)).astype(np.uint32),
-                "offset": np.frombuffer(segment.offset, "<u4", count),
-                "length": np.frombuffer(segment.length, "<u4", count),
-                "raw": np.frombuffer(segment.raw, "<u4", count),
-                "depth": depth,
-                "base_head": np.where(depth > 0, bases[delta, 0] if len(bases) else 0, 0).astype(np.uint64),
-                "base_tail": np.where(depth > 0, bases[delta, 1] if len(bases) else 0, 0).astype(np.uint64),
-            }
-            fits = not count or (int(pack.max()) < len(segment.packs) and len(bases) == int((depth > 0).sum()))
-        except (ValueError, IndexError) as error:
-            raise _bad(key) from error
-        if not fits or len(segment.packs) != len(segment.sizes) or any(len(name) != 32 for name in segment.packs):  # noqa: PLR2004
-            raise _bad(key)
+        """Take in a segment; `DamagedError` when its arrays do not fit together or point out of their packs."""
+        part = _columns(key, segment)
         keys = [pack_key(name) for name in segment.packs]
-        self._keys.extend(keys)
-        self.packs.update(zip(keys, segment.sizes, strict=True))
-        self.segments[key] = tuple(keys)
-        self._parts.append(part)
-        self._sorted = None
+        with self._lock:
+            part["pack"] = part["pack"] + len(self._keys)
+            self._keys.extend(keys)
+            self.packs.update(zip(keys, segment.sizes, strict=True))
+            self.segments[key] = tuple(keys)
+            self._parts.append(part)
+            self._sorted = None
+
+    def distrust(self, pack: str) -> bool:
+        """Prefer other copies of a damaged pack's chunks, and count those without one as absent when writing.
+
+        Returns whether that is news.
+        """
+        with self._lock:
+            news = pack in self.packs and pack not in self._distrusted
+            if news:
+                self._distrusted.add(pack)
+                self._sorted = None
+            return news
+
+    def trusts(self, place: Location) -> bool:
+        """Say whether a place's pack is not known to be damaged."""
+        return place.pack not in self._distrusted
 
     def find(self, chunk: bytes) -> Location | None:
         """Return where a chunk lies, or None."""
-        import numpy as np  # noqa: PLC0415 - heavy
+        return self.find_all([chunk])[0]
 
+    def find_all(self, chunks: Sequence[bytes]) -> list[Location | None]:
+        """Return where each chunk lies, or None for it; one call for many is far cheaper than many for one."""
+        import numpy as np
+
+        found: list[Location | None] = [None] * len(chunks)
         table = self._table()
-        if table is None:
-            return None
-        head, tail = int.from_bytes(chunk[:8]), int.from_bytes(chunk[8:])
-        at = int(np.searchsorted(table["head"], np.uint64(head)))
-        while at < len(table["head"]) and int(table["head"][at]) == head:
-            if int(table["tail"][at]) == tail:
-                depth = int(table["depth"][at])
-                base = int(table["base_head"][at]).to_bytes(8) + int(table["base_tail"][at]).to_bytes(8)
-                return Location(
-                    self._keys[int(table["pack"][at])],
-                    int(table["offset"][at]),
-                    int(table["length"][at]),
-                    int(table["raw"][at]),
-                    depth,
-                    base if depth else None,
-                )
-            at += 1
-        return None
+        if table is None or not chunks:
+            return found
+        head, tail = _split(b"".join(chunks))
+        at = table["head"].searchsorted(head)
+        at[at == len(table["head"])] = 0
+        alike = table["head"][at] == head
+        hit = alike & (table["tail"][at] == tail)
+        for position in np.flatnonzero(alike & ~hit).tolist():  # ids that agree in their first half: next to never
+            row = _walk(table, int(at[position]), int(tail[position]))
+            if row is not None:
+                at[position] = row
+                hit[position] = True
+        where = np.flatnonzero(hit)
+        rows = at[where]
+        values = [table[name][rows].tolist() for name in ("pack", "offset", "length", "raw", "depth", "base")]
+        for position, pack, offset, length, raw, depth, base in zip(where.tolist(), *values, strict=True):
+            found[position] = Location(self._keys[pack], offset, length, raw, depth, base if depth else None)
+        return found
 
-    def _table(self) -> "dict[str, NDArray] | None":
-        import numpy as np  # noqa: PLC0415 - heavy
+    def _table(self) -> "Columns | None":
+        import numpy as np
 
-        if self._sorted is None and self._parts:
-            joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-            # Stable: of a chunk that two backups stored at once, the earlier entry wins everywhere.
-            order = np.argsort(joined["head"], kind="stable")
-            self._sorted = {name: column[order] for name, column in joined.items()}
-            self._parts = [self._sorted]
-        return self._sorted
+        with self._lock:
+            if self._sorted is None and self._parts:
+                joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+                bad = np.array([key in self._distrusted for key in self._keys], bool)
+                order = (joined["depth"] + bad[joined["pack"]] * np.uint16(256)).argsort(kind="stable")
+                order = order[joined["head"][order].argsort(kind="stable")]
+                self._sorted = {name: column[order] for name, column in joined.items()}
+                self._parts = [self._sorted]
+            return self._sorted
+
+
+def _columns(key: str, segment: Segment) -> "Columns":
+    """Return a segment's arrays, of which all are as long as there are entries."""
+    import numpy as np
+
+    count = len(segment.ids) // ID_SIZE
+    depth = np.frombuffer(segment.depth, np.uint8)
+    numbers = [segment.pack, segment.offset, segment.length, segment.raw]
+    fits = (
+        len(segment.ids) == count * ID_SIZE
+        and len(depth) == count
+        and all(len(column) == count * 4 for column in numbers)
+        and len(segment.bases) == int(np.count_nonzero(depth)) * ID_SIZE
+        and len(segment.packs) == len(segment.sizes)
+        and all(len(name) == _NAME_SIZE for name in segment.packs)
+        and all(HEADER_SIZE <= size <= MAX_PACK + MAX_BLOB + TAG_SIZE for size in segment.sizes)
+    )
+    if not fits:
+        raise _bad(key)
+    pack, offset, length, raw = (np.frombuffer(column, "<u4") for column in numbers)
+    if count:
+        if int(pack.max()) >= len(segment.packs):
+            raise _bad(key)
+        ends = offset.astype(np.int64) + length
+        inside = (offset >= HEADER_SIZE) & (ends <= np.array(segment.sizes, np.int64)[pack])
+        if not inside.all() or int(raw.max()) > MAX_CHUNK or int(length.max()) > MAX_BLOB + TAG_SIZE:
+            raise _bad(key)
+    head, tail = _split(segment.ids)
+    base = np.zeros(count, f"V{ID_SIZE}")
+    base[depth > 0] = np.frombuffer(segment.bases, f"V{ID_SIZE}")
+    return {
+        "head": head,
+        "tail": tail,
+        "pack": pack,
+        "offset": offset,
+        "length": length,
+        "raw": raw,
+        "depth": depth,
+        "base": base,
+    }
+
+
+def _split(ids: bytes) -> "tuple[NDArray[Any], NDArray[Any]]":
+    """Return the two halves of ids as numbers, in the machine's own byte order: it only has to be the same for all."""
+    import numpy as np
+
+    halves = np.frombuffer(ids, np.uint64).reshape(-1, 2)
+    return halves[:, 0].copy(), halves[:, 1].copy()
+
+
+def _walk(table: "Columns", row: int, tail: int) -> int | None:
+    """Return the first row from `row` on that has the same head and this tail."""
+    head = table["head"][row]
+    while row < len(table["head"]) and table["head"][row] == head:
+        if int(table["tail"][row]) == tail:
+            return row
+        row += 1
+    return None
 
 
 def _bad(key: str) -> DamagedError:

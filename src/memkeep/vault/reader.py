@@ -1,9 +1,10 @@
 """Reading chunks: ranges of packs fetched together, blobs decoded on two threads, every chunk checked by its id."""
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from blake3 import blake3
 
@@ -11,13 +12,18 @@ from memkeep.errors import DamagedError
 from memkeep.model import Recipe
 from memkeep.storage.base import ObjectMissingError, Storage
 from memkeep.vault import codec
+from memkeep.vault.codec import ID_SIZE
 from memkeep.vault.crypto import HEADER_SIZE, PACK, Cipher, Keys
-from memkeep.vault.index import ID_SIZE, Index, Location
+from memkeep.vault.index import Index, Location
 
-WINDOW = 128  # chunks decoded ahead: at most 8 MiB of 64 KiB chunks
+JOB_CHUNKS = 32  # decoded by one thread at a time,
+JOB_BYTES = 2 << 20  # or fewer, if they have as many bytes
+AHEAD_BYTES = 8 << 20  # decoded before they are asked for
+KEPT_BYTES = 32 << 20  # chunks that a recipe names again later
 GAP = 65536  # bytes between two wanted blobs that are fetched along rather than asked for apart
-SPAN = 4 << 20  # most bytes fetched at once
-_LENGTH = 4
+SPAN = 4 << 20  # most bytes fetched at once, but for a longer blob
+_LONGEST = 255  # deltas after each other: a depth is one byte
+_CIPHERS = 512  # kept; nothing depends on how many
 
 
 class Reader:
@@ -32,30 +38,44 @@ class Reader:
 
     def chunk(self, chunk: bytes) -> bytes:
         """Return one chunk, checked."""
-        return self._decode(chunk, {})
+        return self.some([chunk])[chunk]
+
+    def some(self, wanted: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Return a few chunks, checked, all at once and on this thread.
+
+        A chunk whose pack turns out to be damaged is looked for elsewhere: it may have been stored again since.
+        """
+        while True:
+            try:
+                return self._decode(dict.fromkeys(wanted))
+            except DamagedError as error:
+                if not self._index.distrust(error.obj):
+                    raise
 
     def chunks(self, wanted: Sequence[bytes], pool: ThreadPoolExecutor | None = None) -> Iterator[bytes]:
         """Yield chunks in the order of their ids, reading ahead."""
-        with _pool(pool) as workers:
-            for start in range(0, len(wanted), WINDOW):
-                window = wanted[start : start + WINDOW]
-                blobs = self._fetch(dict.fromkeys(window))
-                done = dict(
-                    zip(blobs.wanted, workers.map(lambda one: self._decode(one, blobs.sealed), blobs.wanted), strict=True)  # noqa: B023 - consumed before the next window
-                )
-                for one in window:
-                    yield done[one]
+        kept = _Kept(wanted)
+        ahead: deque[tuple[list[bytes], int, Future[dict[bytes, bytes]]]] = deque()
+        waiting = 0
+        with _workers(pool) as workers:
+            try:
+                for job, size in self._jobs(wanted):
+                    ahead.append((job, size, workers.submit(self._serve, job, kept)))
+                    waiting += size
+                    while waiting > AHEAD_BYTES:
+                        done, served, future = ahead.popleft()
+                        waiting -= served
+                        yield from map(future.result().__getitem__, done)
+                while ahead:
+                    done, _, future = ahead.popleft()
+                    yield from map(future.result().__getitem__, done)
+            finally:
+                for _, _, future in ahead:
+                    future.cancel()
 
     def stream(self, recipe: Recipe, pool: ThreadPoolExecutor | None = None) -> Iterator[bytes]:
         """Yield the bytes of a recipe in pieces; `DamagedError` when they are not the bytes that were written."""
-        import numpy as np  # noqa: PLC0415 - heavy
-
-        ids = split_ids(recipe.ids)
-        starts = np.frombuffer(recipe.starts, "<u4").tolist()
-        lengths = np.frombuffer(recipe.lengths, "<u4").tolist()
-        if not len(ids) == len(starts) == len(lengths) or sum(lengths) != recipe.size:
-            message = "a recipe does not add up"
-            raise DamagedError(message)
+        ids, starts, lengths = pieces(recipe)
         hasher = blake3()
         for one, start, length, data in zip(ids, starts, lengths, self.chunks(ids, pool), strict=True):
             if start + length > len(data):
@@ -65,7 +85,7 @@ class Reader:
             hasher.update(piece)
             yield piece
         if hasher.digest() != recipe.digest:
-            message = "a stream does not have the digest that its recipe says"
+            message = f"a stream of {recipe.size} bytes does not have the digest that its recipe says"
             raise DamagedError(message)
 
     def read(self, recipe: Recipe) -> bytes:
@@ -77,43 +97,85 @@ class Reader:
         found: dict[bytes, Location] = {}
         todo = list(chunks)
         while todo:
-            one = todo.pop()
-            if one not in found:
-                found[one] = self._locate(one)
-                base = found[one].base
-                if base is not None:
-                    todo.append(base)
+            places = self._locate(todo)
+            found |= places
+            todo = list({place.base for place in places.values() if place.base is not None} - found.keys())
         return found
 
-    def _locate(self, chunk: bytes) -> Location:
-        place = self._index.find(chunk)
-        if place is None:
-            message = f"chunk {chunk.hex()} is in no index segment"
-            raise DamagedError(message, obj="index/")
-        return place
+    def _locate(self, chunks: Sequence[bytes]) -> dict[bytes, Location]:
+        places = {}
+        for chunk, place in zip(chunks, self._index.find_all(chunks), strict=True):
+            if place is None:
+                message = f"chunk {chunk.hex()} is in no index segment"
+                raise DamagedError(message, obj="index/")
+            places[chunk] = place
+        return places
 
-    def _fetch(self, wanted: dict[bytes, None]) -> "_Blobs":
-        """Read the sealed blobs of some chunks and their bases, neighbours in one go."""
+    def _jobs(self, wanted: Sequence[bytes]) -> Iterator[tuple[list[bytes], int]]:
+        """Cut a long list into jobs, each with the bytes that its chunks will have."""
+        for start in range(0, len(wanted), 16 * JOB_CHUNKS):
+            some = wanted[start : start + 16 * JOB_CHUNKS]
+            places = self._locate(list(dict.fromkeys(some)))
+            job: list[bytes] = []
+            size = 0
+            for chunk in some:
+                raw = places[chunk].raw
+                if job and (len(job) >= JOB_CHUNKS or size + raw > JOB_BYTES):
+                    yield job, size
+                    job, size = [], 0
+                job.append(chunk)
+                size += raw
+            yield job, size
+
+    def _serve(self, job: list[bytes], kept: "_Kept") -> dict[bytes, bytes]:
+        done = kept.take(job)
+        missing = [chunk for chunk in job if chunk not in done]
+        if missing:
+            fresh = self.some(missing)
+            kept.offer(fresh)
+            done |= fresh
+        return done
+
+    def _decode(self, wanted: dict[bytes, None]) -> dict[bytes, bytes]:
+        """Unseal and decode chunks, each from its root up, so that a long chain needs no deep recursion."""
         places = self.closure(set(wanted))
-        by_pack: dict[str, list[tuple[int, int, bytes]]] = {}
-        for chunk, place in places.items():
-            by_pack.setdefault(place.pack, []).append((place.offset, place.length, chunk))
-        sealed: dict[bytes, bytes] = {}
-        for pack, blobs in by_pack.items():
-            blobs.sort()
-            start = 0
-            while start < len(blobs):
-                end = start + 1
-                low = blobs[start][0]
-                high = low + blobs[start][1]
-                while end < len(blobs) and blobs[end][0] - high <= GAP and blobs[end][0] + blobs[end][1] - low <= SPAN:
-                    high = max(high, blobs[end][0] + blobs[end][1])
-                    end += 1
-                data = self._range(pack, low, high - low)
-                for offset, length, chunk in blobs[start:end]:
-                    sealed[chunk] = data[offset - low : offset - low + length]
-                start = end
-        return _Blobs(list(wanted), sealed)
+        sealed = self._fetch(places)
+        ciphers = {place.pack: self._cipher(place.pack) for place in places.values()}
+        coder = codec.Coder()
+        done: dict[bytes, bytes] = {}
+        for chunk in wanted:
+            raw = b""
+            for one in reversed(_chain(chunk, places)):
+                place = places[one]
+                blob = ciphers[place.pack].unseal(sealed[one], place.offset)
+                if codec.base_of(blob, place.pack) != place.base or codec.size_of(blob, place.pack) != place.raw:
+                    raise _other(place.pack, one)
+                raw = coder.decode(blob, raw, place.pack)
+                if chunk_id(self._keys, raw) != one:
+                    raise _other(place.pack, one)
+            done[chunk] = raw
+        return done
+
+    def _fetch(self, places: dict[bytes, Location]) -> "dict[bytes, memoryview | bytes]":
+        """Read the sealed blobs at some places, neighbours in one go."""
+        blobs = sorted((place.pack, place.offset, place.length, chunk) for chunk, place in places.items())
+        sealed: dict[bytes, memoryview | bytes] = {}
+        start = 0
+        while start < len(blobs):
+            pack, low, length, _ = blobs[start]
+            high = low + length
+            end = start + 1
+            while end < len(blobs):
+                other, offset, length, _ = blobs[end]
+                if other != pack or offset - high > GAP or offset + length - low > SPAN:
+                    break
+                high = max(high, offset + length)
+                end += 1
+            data = memoryview(self._range(pack, low, high - low))
+            for _, offset, length, chunk in blobs[start:end]:
+                sealed[chunk] = data[offset - low : offset - low + length]
+            start = end
+        return sealed
 
     def _range(self, pack: str, offset: int, length: int) -> bytes:
         try:
@@ -126,30 +188,6 @@ class Reader:
             raise DamagedError(message, obj=pack)
         return data
 
-    def _decode(self, chunk: bytes, sealed: dict[bytes, bytes]) -> bytes:
-        """Unseal and decode one chunk, from its root up, so that a long chain needs no deep recursion."""
-        chain: list[tuple[bytes, Location]] = []
-        one: bytes | None = chunk
-        while one is not None:
-            place = self._locate(one)
-            if chain and place.depth >= chain[-1][1].depth:
-                message = f"the chain of chunk {chunk.hex()} does not go down"
-                raise DamagedError(message, obj=place.pack)
-            chain.append((one, place))
-            one = place.base
-        raw = b""
-        for one, place in reversed(chain):
-            data = sealed.get(one)
-            if data is None:
-                data = self._range(place.pack, place.offset, place.length)
-            blob = self._cipher(place.pack).unseal(data, place.offset)
-            base = raw
-            raw = codec.decode(blob, lambda _, base=base: base, place.pack)
-            if codec.base_of(blob, place.pack) != place.base or chunk_id(self._keys, raw) != one:
-                message = f"{place.pack} holds something else than chunk {one.hex()}"
-                raise DamagedError(message, obj=place.pack)
-        return raw
-
     def _cipher(self, pack: str) -> Cipher:
         with self._lock:
             cipher = self._ciphers.get(pack)
@@ -157,32 +195,81 @@ class Reader:
             cipher = self._keys.cipher(self._range(pack, 0, HEADER_SIZE), PACK, pack)
             with self._lock:
                 self._ciphers[pack] = cipher
-                while len(self._ciphers) > 512:  # noqa: PLR2004 - a bound, nothing depends on it
+                while len(self._ciphers) > _CIPHERS:
                     self._ciphers.popitem(last=False)
         return cipher
 
 
-class _Blobs:
-    """The wanted chunks, and the sealed blobs of them and of their bases."""
+class _Kept:
+    """Decoded chunks that a list names more than once: vectors that were moved lie scattered over old chunks."""
 
-    def __init__(self, wanted: list[bytes], sealed: dict[bytes, bytes]) -> None:
-        self.wanted = wanted
-        self.sealed = sealed
+    def __init__(self, wanted: Sequence[bytes]) -> None:
+        self._again = {chunk for chunk, times in Counter(wanted).items() if times > 1}
+        self._chunks: OrderedDict[bytes, bytes] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def take(self, job: list[bytes]) -> dict[bytes, bytes]:
+        """Return those of a job's chunks that are here."""
+        found: dict[bytes, bytes] = {}
+        if self._again:
+            with self._lock:
+                for chunk in job:
+                    if chunk in self._chunks:
+                        self._chunks.move_to_end(chunk)
+                        found[chunk] = self._chunks[chunk]
+        return found
+
+    def offer(self, fresh: dict[bytes, bytes]) -> None:
+        """Keep what is named more than once; the longest unused goes first."""
+        if self._again:
+            with self._lock:
+                for chunk in fresh.keys() & self._again - self._chunks.keys():
+                    self._chunks[chunk] = fresh[chunk]
+                    self._size += len(fresh[chunk])
+                while self._size > KEPT_BYTES:
+                    self._size -= len(self._chunks.popitem(last=False)[1])
 
 
-class _pool:  # noqa: N801 - reads as a function
-    """A given pool, left open, or a new one of two threads, closed at the end."""
+@contextmanager
+def _workers(given: ThreadPoolExecutor | None) -> Iterator[ThreadPoolExecutor]:
+    """Lend a given pool, left open, or a new one of two threads, closed at the end."""
+    if given is not None:
+        yield given
+    else:
+        with ThreadPoolExecutor(2, "memkeep-read") as own:
+            yield own
 
-    def __init__(self, given: ThreadPoolExecutor | None) -> None:
-        self._given = given
-        self._own = None if given else ThreadPoolExecutor(2, "memkeep-read")
 
-    def __enter__(self) -> ThreadPoolExecutor:
-        return self._given or self._own  # type: ignore[return-value]  # one of them is there
+def _chain(chunk: bytes, places: dict[bytes, Location]) -> list[bytes]:
+    """Return a chunk and the bases that it needs, one after the other; `DamagedError` when they go round."""
+    chain = [chunk]
+    base = places[chunk].base
+    while base is not None:
+        if len(chain) > _LONGEST:
+            message = f"the chain of chunk {chunk.hex()} does not end"
+            raise DamagedError(message, obj=places[chunk].pack)
+        chain.append(base)
+        base = places[base].base
+    return chain
 
-    def __exit__(self, *_: object) -> None:
-        if self._own:
-            self._own.shutdown()
+
+def _other(pack: str, chunk: bytes) -> DamagedError:
+    return DamagedError(f"{pack} holds something else than chunk {chunk.hex()}", obj=pack)
+
+
+def pieces(recipe: Recipe) -> tuple[list[bytes], list[int], list[int]]:
+    """Return a recipe's chunks, and where in each a piece begins and how long it is; checks that all adds up."""
+    import numpy as np
+
+    count = len(recipe.ids) // ID_SIZE
+    if len(recipe.ids) == count * ID_SIZE and len(recipe.starts) == len(recipe.lengths) == count * 4:
+        starts: list[int] = np.frombuffer(recipe.starts, "<u4").tolist()
+        lengths: list[int] = np.frombuffer(recipe.lengths, "<u4").tolist()
+        if sum(lengths) == recipe.size:
+            return split_ids(recipe.ids), starts, lengths
+    message = f"a recipe of {recipe.size} bytes does not add up"
+    raise DamagedError(message)
 
 
 def chunk_id(keys: Keys, raw: bytes | memoryview) -> bytes:

@@ -1,35 +1,41 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
-from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
-import zstandard
 
 from memkeep import clock
-from memkeep.errors import DamagedError, MemkeepError, StoreError, VaultMissingError, WrongKeyError
-from memkeep.model import PartImage, PartSummary, Snapshot
-from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Storage
-from memkeep.vault import crypto, format
+from memkeep.errors import DamagedError, RefusedError, StoreError, VaultMissingError, WrongKeyError
+from memkeep.model import PartImage, PartSummary, Recipe, Snapshot
+from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, Storage
+from memkeep.vault import codec, crypto
+from memkeep.vault import format as layout
 from memkeep.vault.crypto import Keys, Slot
 from memkeep.vault.index import Index, Segment
-from memkeep.vault.reader import Reader
+from memkeep.vault.reader import Reader, pieces
 from memkeep.vault.writer import Writer, put_seal
 
-_MAX_PLAIN = 1 << 30
+MAX_OBJECT = 1 << 28  # bytes of an object other than a pack, as stored and decompressed
+_SLOT = msgspec.json.Decoder(Slot)
+_SEAL = msgspec.json.Decoder(layout.Seal)
+_MANIFEST = msgspec.json.Decoder(Snapshot)
+_SEGMENT = msgspec.msgpack.Decoder(Segment)
+_IMAGE = msgspec.msgpack.Decoder(PartImage)
+T = TypeVar("T")
 
 
 class Vault:
     """Snapshots in a storage. `index` is read at once, manifests when asked for."""
 
-    def __init__(self, storage: Storage, config: format.Config, keys: Keys) -> None:
+    def __init__(self, storage: Storage, config: layout.Config, keys: Keys) -> None:
         self.storage = storage
         self.config = config
         self.keys = keys
         self.damaged: list[DamagedError] = []  # what `open` and `snapshots` could not read, by object
         self.index = Index()
         self.reader = Reader(storage, keys, self.index)
-        self._load_index()
         self._manifests: dict[str, Snapshot] = {}
+        self._load_index()
 
     def writer(self, *, check: bool = False) -> Writer:
         """Return a writer for one snapshot; with `check` every blob is decoded again before it is stored."""
@@ -42,11 +48,13 @@ class Vault:
     def snapshots(self) -> list[Snapshot]:
         """Return every readable snapshot, oldest first; unreadable manifests are noted in `damaged`."""
         found = []
-        for stat in self.storage.list(format.SNAPSHOTS):
-            name = stat.key.removeprefix(format.SNAPSHOTS)
+        for stat in self.storage.list(layout.SNAPSHOTS):
+            name = stat.key.removeprefix(layout.SNAPSHOTS)
             if name not in self._manifests:
                 try:
-                    self._manifests[name] = self._manifest(stat.key)
+                    self._manifests[name] = self._manifest(stat)
+                except ObjectMissingError:
+                    continue  # listed and then removed by another process
                 except DamagedError as error:
                     self._note(error)
                     continue
@@ -65,7 +73,7 @@ class Vault:
         if len(fitting) == 1:
             return fitting[0]
         for error in self.damaged:
-            if error.obj.startswith(format.SNAPSHOTS + name.lower()):
+            if error.obj.startswith(layout.SNAPSHOTS + name.lower()):
                 raise error
         message = f"{name} names {len(fitting)} snapshots" if fitting else f"no snapshot is called {name}"
         raise StoreError(message, code="no_snapshot", hint="memkeep snapshots")
@@ -76,76 +84,89 @@ class Vault:
         return fitting[-1] if fitting else None
 
     def image(self, part: PartSummary) -> PartImage:
-        """Return what a snapshot holds of a part."""
+        """Return what a snapshot holds of a part; `DamagedError` when it is not what was written or contradicts itself.
+
+        Recipes and runs of the image have been checked to add up: nothing in it points out of its chunks or streams.
+        """
         if part.image is None:
             message = f"the manifest has no image of {part.name}"
-            raise DamagedError(message)
+            raise DamagedError(message, obj=self._manifest_of(part))
         try:
-            return msgspec.msgpack.decode(self.reader.read(part.image), type=PartImage)
-        except msgspec.MsgspecError as error:
-            message = f"the image of {part.name} is not one"
-            raise DamagedError(message) from error
+            data = self.reader.read(part.image)
+            image = _decoded(_IMAGE, data, f"the image of {part.name}")
+            for stored in image.entries:
+                if stored.recipe is not None:
+                    _check_recipe(stored.recipe, stored.entry.path)
+        except DamagedError as error:
+            error.obj = error.obj or self._manifest_of(part)
+            raise
+        return image
 
-    def seals(self) -> dict[str, format.Seal]:
+    def seals(self) -> dict[str, layout.Seal]:
         """Return the log, by key; `DamagedError` names an entry that is not what was written."""
-        found = {}
-        for stat in self.storage.list(format.SEALS):
-            data = self.storage.get(stat.key)
-            format.check_name(stat.key, data)
-            plain = self.keys.open_envelope(crypto.SEAL, data, stat.key)
-            try:
-                found[stat.key] = msgspec.json.decode(plain, type=format.Seal)
-            except msgspec.MsgspecError as error:
-                message = f"{stat.key} is not a seal"
-                raise DamagedError(message, obj=stat.key) from error
+        found, damaged = self.log()
+        if damaged:
+            raise damaged[0]
         return found
 
-    def next_seal(self) -> tuple[format.Seal, int]:
+    def log(self) -> tuple[dict[str, layout.Seal], list[DamagedError]]:
+        """Return the readable entries of the log, by key, and an error for each other."""
+        found, damaged = {}, []
+        for stat in self.storage.list(layout.SEALS):
+            try:
+                plain = self.keys.open_envelope(crypto.SEAL, _get(self.storage, stat), stat.key)
+                found[stat.key] = _decoded(_SEAL, plain, stat.key, stat.key)
+            except DamagedError as error:
+                damaged.append(error)
+        return found, damaged
+
+    def next_seal(self) -> tuple[layout.Seal, int]:
         """Return the seal that the next commit completes, and its number. Takes in snapshots that have none yet."""
-        names = sorted(stat.key for stat in self.storage.list(format.SEALS))
-        last = max((seal_number(name) for name in names), default=0)
-        known: set[str] = set()
-        try:
-            for seal in self.seals().values():
-                known.update(seal.snapshots, seal.forgotten)
-        except DamagedError as error:
+        seals, damaged = self.log()
+        for error in damaged:
             self._note(error)  # a damaged log must not stop a backup; verify names it
-            known.update(stat.key for stat in self.storage.list(format.SNAPSHOTS))
-        unsealed = tuple(sorted(stat.key for stat in self.storage.list(format.SNAPSHOTS) if stat.key not in known))
-        seal = format.Seal(
+        names = sorted([*seals, *(error.obj for error in damaged)])
+        last = max((seal_number(name) for name in names), default=0)
+        known = {key for seal in seals.values() for key in (*seal.snapshots, *seal.forgotten)}
+        unsealed = tuple(sorted(stat.key for stat in self.storage.list(layout.SNAPSHOTS) if stat.key not in known))
+        objects: dict[str, None] = {}
+        if unsealed:
+            listed = {key for seal in seals.values() for key in (*seal.objects, *seal.forgotten)}
+            for segment, packs in self.index.segments.items():
+                objects |= dict.fromkeys(key for key in (*packs, segment) if key not in listed)
+        seal = layout.Seal(
             created=clock.now().isoformat(),
             previous=tuple(name for name in names if seal_number(name) == last),
             snapshots=unsealed,
-            keys=tuple(sorted(stat.key for stat in self.storage.list(format.KEYS))),
+            objects=tuple(objects),
+            keys=tuple(sorted(stat.key for stat in self.storage.list(layout.KEYS))),
         )
         return seal, last + 1
 
-    def _manifest(self, key: str) -> Snapshot:
-        data = self.storage.get(key)
-        format.check_name(key, data)
-        plain = _inflate(self.keys.open_envelope(crypto.SNAPSHOT, data, key), key)
-        try:
-            snapshot = msgspec.json.decode(plain, type=Snapshot)
-        except msgspec.MsgspecError as error:
-            message = f"{key} is not a manifest: {error}"
-            raise DamagedError(message, obj=key) from error
+    def _manifest(self, stat: Stat) -> Snapshot:
+        key = stat.key
+        data = _get(self.storage, stat)
+        plain = codec.inflate(self.keys.open_envelope(crypto.SNAPSHOT, data, key), MAX_OBJECT, key)
+        snapshot = _decoded(_MANIFEST, plain, key, key)
         # The manifest can't say its own size, but it is among what the backup added.
         added = snapshot.added_bytes + len(data)
-        return msgspec.structs.replace(snapshot, id=key.removeprefix(format.SNAPSHOTS), added_bytes=added)
+        return msgspec.structs.replace(snapshot, id=key.removeprefix(layout.SNAPSHOTS), added_bytes=added)
+
+    def _manifest_of(self, part: PartSummary) -> str:
+        """Return the key of a manifest that names a part's image."""
+        return next((layout.SNAPSHOTS + name for name, one in self._manifests.items() if part in one.parts), "")
 
     def _load_index(self) -> None:
-        for stat in sorted(self.storage.list(format.INDEX)):
+        for stat in sorted(self.storage.list(layout.INDEX)):
             if stat.key in self.index.segments:
                 continue
             try:
-                data = self.storage.get(stat.key)
-                format.check_name(stat.key, data)
-                plain = _inflate(self.keys.open_envelope(crypto.INDEX, data, stat.key), stat.key)
-                self.index.add(stat.key, msgspec.msgpack.decode(plain, type=Segment))
+                plain = self.keys.open_envelope(crypto.INDEX, _get(self.storage, stat), stat.key)
+                data = codec.inflate(plain, MAX_OBJECT, stat.key)
+                segment = _decoded(_SEGMENT, data, stat.key, stat.key)
+                self.index.add(stat.key, segment)
             except ObjectMissingError:
                 continue  # listed and then pruned by another process
-            except msgspec.MsgspecError:
-                self._note(DamagedError(f"{stat.key} is not an index segment", obj=stat.key))
             except DamagedError as error:
                 self._note(error)
 
@@ -157,36 +178,38 @@ class Vault:
 def create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
     """Make a vault in an empty storage; return it and, when encrypted, the recovery key to write down.
 
-    Key slots first, `config` last: a crash leaves no vault rather than half of one.
+    Key slots and the first seal come first, `config` last: a crash leaves no vault rather than half of one.
     """
     if exists(storage):
-        message = f"{storage.url} is a vault already"
-        raise _refused(message)
+        raise _taken(storage)
+    if _holds_backups(storage):
+        raise _config_missing()
+    for leftover in [*storage.list(layout.KEYS), *storage.list(layout.SEALS)]:  # of an `init` that was interrupted
+        storage.delete(leftover.key)
     created = clock.now().isoformat()
     vault_id = crypto.new_master()[:16].hex()
     recovery = None
     master = None
     if password is not None:
         master = crypto.new_master()
-        slot, recovery = crypto.recovery_slot(master, created)
-        for one in (crypto.password_slot(master, password, created), slot):
+        slot, recovery = crypto.recovery_slot(master, vault_id, created)
+        for one in (crypto.password_slot(master, password, vault_id, created), slot):
             data = msgspec.json.encode(one)
-            storage.put_new(format.KEYS + format.digest_of(data), [data])
-    config = format.Config(id=vault_id, created=created, encrypted=master is not None)
-    try:
-        storage.put_new(format.CONFIG, [format.encode_config(config)])
-    except ObjectExistsError as error:
-        message = f"{storage.url} is a vault already"
-        raise _refused(message) from error
+            storage.put_new(layout.KEYS + layout.digest_of(data), [data])
+    config = layout.Config(id=vault_id, created=created, encrypted=master is not None)
     vault = Vault(storage, config, Keys(master, vault_id))
     put_seal(storage, vault.keys, *vault.next_seal())
+    try:
+        storage.put_new(layout.CONFIG, [layout.encode_config(config)])
+    except ObjectExistsError as error:
+        raise _taken(storage) from error
     return vault, recovery
 
 
 def exists(storage: Storage) -> bool:
     """Say whether a vault lies in a storage."""
     try:
-        storage.stat(format.CONFIG)
+        storage.stat(layout.CONFIG)
     except ObjectMissingError:
         return False
     return True
@@ -201,6 +224,10 @@ def open_vault(storage: Storage, secret: str | None) -> Vault:
     """Open a vault with its password or recovery key (None for one without encryption)."""
     config = _config(storage)
     if not config.encrypted:
+        if any(True for _ in storage.list(layout.KEYS)):
+            # Or else who can write to the storage could have the next backup written in the clear.
+            message = "config says that the vault is not encrypted, but it has key slots"
+            raise DamagedError(message, obj=layout.CONFIG, hint="cp OTHER_COPY/config VAULT/config")
         return Vault(storage, config, Keys(None, config.id))
     if secret is None:
         message = f"the vault {storage.url} is encrypted and no password was given"
@@ -208,8 +235,11 @@ def open_vault(storage: Storage, secret: str | None) -> Vault:
             message, hint="export MEMKEEP_PASSWORD=... or add --password-file FILE", code="password_missing"
         )
     slots, damaged = read_slots(storage)
+    if not slots and not damaged:
+        message = "all key slots were removed: nothing opens the vault until one is put back from a copy"
+        raise DamagedError(message, obj=layout.KEYS, hint="cp OTHER_COPY/keys/* VAULT/keys/")
     try:
-        master = crypto.find_master(slots, secret)
+        master = crypto.find_master(slots, secret, config.id)
     except WrongKeyError:
         if damaged:
             raise damaged[0] from None
@@ -222,50 +252,69 @@ def open_vault(storage: Storage, secret: str | None) -> Vault:
 def read_slots(storage: Storage) -> tuple[list[Slot], list[DamagedError]]:
     """Return the readable key slots, and an error for each that is not what was written."""
     slots, damaged = [], []
-    for stat in sorted(storage.list(format.KEYS)):
-        data = storage.get(stat.key)
+    for stat in sorted(storage.list(layout.KEYS)):
         try:
-            format.check_name(stat.key, data)
-            slots.append(msgspec.json.decode(data, type=Slot))
+            data = _get(storage, stat)
+            slot = _decoded(_SLOT, data, stat.key, stat.key)
+            slots.append(crypto.check_slot(slot, stat.key))
         except DamagedError as error:
             damaged.append(error)
-        except msgspec.MsgspecError:
-            damaged.append(DamagedError(f"{stat.key} is not a key slot", obj=stat.key))
     return slots, damaged
 
 
 def seal_number(key: str) -> int:
     """Return the number in a seal's key, 0 when there is none."""
-    head = key.removeprefix(format.SEALS).partition("-")[0]
-    return int(head) if head.isdigit() else 0
+    head = key.removeprefix(layout.SEALS).partition("-")[0]
+    return int(head) if head.isascii() and head.isdecimal() and len(head) <= 18 else 0  # noqa: PLR2004 - see format
 
 
-def _config(storage: Storage) -> format.Config:
+def _config(storage: Storage) -> layout.Config:
     try:
-        data = storage.get(format.CONFIG)
+        data = storage.get(layout.CONFIG)
     except ObjectMissingError:
-        if any(True for _ in _some(storage)):
-            message = "config is missing: the vault cannot be opened until it is put back from a copy"
-            raise DamagedError(message, obj=format.CONFIG, hint="cp OTHER_COPY/config VAULT/config") from None
+        if _holds_backups(storage):
+            raise _config_missing() from None
         message = f"there is no vault at {storage.url}"
         raise VaultMissingError(message, hint=f"memkeep init --vault {storage.url}") from None
-    return format.decode_config(data)
+    return layout.decode_config(data)
 
 
-def _some(storage: Storage) -> Iterator[object]:
-    for prefix in (format.SNAPSHOTS, format.INDEX, format.KEYS, format.SEALS):
-        yield from storage.list(prefix)
+def _holds_backups(storage: Storage) -> bool:
+    return any(True for prefix in (layout.SNAPSHOTS, layout.INDEX, layout.DATA) for _ in storage.list(prefix))
 
 
-def _inflate(data: bytes, name: str) -> bytes:
+def _config_missing() -> DamagedError:
+    message = "config is missing: the vault cannot be opened until it is put back from a copy"
+    return DamagedError(message, obj=layout.CONFIG, hint="cp OTHER_COPY/config VAULT/config")
+
+
+def _get(storage: Storage, stat: Stat) -> bytes:
+    """Return an object that is read whole, checked against its name."""
+    if stat.size > MAX_OBJECT:
+        message = f"{stat.key} has {stat.size} bytes: it is not what was written"
+        raise DamagedError(message, obj=stat.key)
+    data = storage.get(stat.key)
+    layout.check_name(stat.key, data)
+    return data
+
+
+def _decoded(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, what: str, obj: str = "") -> T:
+    """Return what a decoder gives; `DamagedError` for whatever it raises over bytes that are not of its type."""
     try:
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_PLAIN)
-    except zstandard.ZstdError as error:
-        message = f"{name} does not decompress"
-        raise DamagedError(message, obj=name) from error
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
+        message = f"{what} can't be read: {error}"
+        raise DamagedError(message, obj=obj) from error
 
 
-def _refused(message: str) -> MemkeepError:
-    from memkeep.errors import RefusedError  # noqa: PLC0415 - only here
+def _check_recipe(recipe: Recipe, path: str) -> None:
+    pieces(recipe)
+    for run in recipe.runs:
+        fits = run.offset >= 0 and run.count >= 0 and 0 < run.stride <= codec.CHUNK
+        if not fits or run.offset + run.count * run.stride > recipe.size:
+            message = f"the vectors of {path} point out of the file"
+            raise DamagedError(message)
 
-    return RefusedError(message, hint="memkeep status")
+
+def _taken(storage: Storage) -> RefusedError:
+    return RefusedError(f"{storage.url} is a vault already", hint="memkeep status")
