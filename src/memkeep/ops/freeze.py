@@ -19,7 +19,8 @@ from memkeep.ops.engines import engine
 if TYPE_CHECKING:
     from memkeep.engines.base import Opened
 
-ATTEMPTS = 5
+ATTEMPTS = 10
+_SLOW = ["sqlite", "files", "lance"]  # engines by how long a freeze takes, longest first
 UNREAD = "part_unread"
 DRIFT = "parts_drifted"
 
@@ -69,7 +70,7 @@ def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:
     """Freeze the parts of a store; a part that can't be read is left out and said, unless none can."""
     moment = Moment(held=[])
     try:
-        for number, part in enumerate(_hot_last(parts)):
+        for number, part in enumerate(_slow_first(parts)):
             try:
                 moment.held.append(Held(part, Path(store.root), scratch / str(number)))
             except UnsupportedError:
@@ -108,7 +109,7 @@ def _settle(held: list[Held]) -> list[str]:
     moved: list[Held] = []
     last = held[-1] if held else None
     for attempt in range(ATTEMPTS):
-        moved = [one for one in held if one is not last and one.opened.moved()]
+        moved = [one for one in held if one is not last and one.opened.moved()]  # in the order of freezing
         if not moved or attempt == ATTEMPTS - 1:
             break
         for one in moved:
@@ -121,7 +122,6 @@ def _settle(held: list[Held]) -> list[str]:
     return [one.part.name for one in moved]
 
 
-def _hot_last(parts: Sequence[Part]) -> list[Part]:
-    """Put canonical databases last: they change most, and what is frozen last need not hold still."""
-    engines = ["files", "lance", "sqlite"]
-    return sorted(parts, key=lambda part: (part.role is Role.CANONICAL, engines.index(part.engine), part.name))
+def _slow_first(parts: Sequence[Part]) -> list[Part]:
+    """Put first what takes long to freeze: between the first instant and the last as little time as may be."""
+    return sorted(parts, key=lambda part: (_SLOW.index(part.engine), part.name))
