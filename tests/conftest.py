@@ -7,13 +7,17 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 import memkeep
+
+if TYPE_CHECKING:
+    from memkeep.library import OpenVault
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -103,6 +107,32 @@ def tree_hash() -> Callable[[Path], dict[str, str]]:
         return found
 
     return hashes
+
+
+@pytest.fixture
+def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give scratch files a folder of their own, for this process and those it starts; fail when any are left in it."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield folder
+    assert list(folder.rglob("*")) == []
+
+
+@pytest.fixture
+def new_vault(home: Path, monkeypatch: pytest.MonkeyPatch) -> "Callable[..., OpenVault]":
+    """Return `new_vault(name="vault", password="pw")`: a vault made in the home, opened, its password cheap to test.
+
+    Its path is `home / name`; a password of None makes it without encryption.
+    """
+    monkeypatch.setattr("memkeep.vault.crypto.ARGON", {"memory_kib": 1024, "iterations": 1, "lanes": 1})
+
+    def make(name: str = "vault", password: str | None = "pw") -> "OpenVault":
+        memkeep.init_vault(home / name, password, encrypt=password is not None)
+        return memkeep.open_vault(home / name, password)
+
+    return make
 
 
 @pytest.fixture
