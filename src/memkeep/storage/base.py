@@ -1,9 +1,12 @@
 """The contract of a storage: immutable objects under keys. Storages know bytes, not vaults."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from memkeep.errors import StorageError
+
+_KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}){0,15}")
 
 
 class ObjectMissingError(StorageError):
@@ -26,7 +29,7 @@ class Stat(NamedTuple):
 
 
 class Storage(Protocol):
-    """Objects under keys such as `data/ab/abcd...`: ASCII, `/`-separated, never starting or ending with `/`.
+    """Objects under keys such as `data/ab/abcd...`: see `check_key`.
 
     Retrying is the business of a wrapper, never of the caller. All methods may be called from several threads.
     Other failures raise `StorageError` with the key and the reason.
@@ -55,9 +58,25 @@ class Storage(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[Stat]:
-        """Yield all objects whose key starts with `prefix`, in any order."""
+        """Yield all objects whose key starts with `prefix`, in any order. What is no object is not listed."""
         ...
 
     def delete(self, key: str) -> None:
         """Remove an object; `ObjectMissingError` when there is none."""
         ...
+
+
+def is_key(text: str) -> bool:
+    """Say whether a text can name an object.
+
+    ASCII letters, digits, `_`, `-` and `.`, in pieces of at most 200 that are joined by `/` and do not begin with a
+    dot. `tmp` is where a storage may keep what is not yet an object.
+    """
+    return _KEY.fullmatch(text) is not None
+
+
+def check_key(text: str) -> None:
+    """Raise `StorageError` unless a text can name an object: so no key ever leaves the storage's own place."""
+    if not is_key(text):
+        message = f"{text!r} is not a key"
+        raise StorageError(message)

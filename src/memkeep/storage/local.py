@@ -1,21 +1,26 @@
-"""A folder as storage. Objects are written beside the vault's own files, synced, linked into place, and synced again."""
+"""A folder as storage: objects are written into its `tmp`, synced, linked into place, and their folder is synced."""
 
 import contextlib
 import errno
 import fcntl
 import os
 import secrets
+import shlex
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from memkeep.errors import StorageError
-from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat
+from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, check_key, is_key
 
 TMP = "tmp"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LocalStorage:
-    """Objects as files under a folder; file permissions 0600, folders 0700."""
+    """Objects as files under a folder, which is made when the first is written; files have 0600, folders 0700."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -25,35 +30,30 @@ class LocalStorage:
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object: temporary file, fsync, link (which never replaces), fsync of the folder."""
         target = self._path(key)
-        with _explained("write", key):
-            self._sweep()
+        with self._explained("write", key):
             _make_folder(target.parent, stop=self.root)
             _make_folder(self.root / TMP, stop=self.root)
-            temporary = self.root / TMP / f"{os.getpid()}-{secrets.token_hex(8)}"
-            size = 0
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # says: still being written
+            self._sweep()
+            with _temporary(self.root / TMP) as (path, descriptor):
+                size = 0
                 for buffer in data:
                     size += _write_all(descriptor, buffer)
                 os.fsync(descriptor)
-                _publish(temporary, target, key)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    temporary.unlink()
-                os.close(descriptor)
+                _publish(path, target, key)
             _sync_folder(target.parent)
             return size
 
     def get(self, key: str) -> bytes:
         """Read a whole object."""
-        with _explained("read", key):
-            return self._path(key).read_bytes()
+        path = self._path(key)
+        with self._explained("read", key):
+            return path.read_bytes()
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """Read a piece of an object."""
-        with _explained("read", key):
-            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        path = self._path(key)
+        with self._explained("read", key):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 pieces = []
                 while length > 0 and (piece := os.pread(descriptor, length, offset)):
@@ -66,48 +66,91 @@ class LocalStorage:
 
     def stat(self, key: str) -> Stat:
         """Say how large an object is."""
-        with _explained("read", key):
-            return Stat(key, self._path(key).stat().st_size)
+        path = self._path(key)
+        with self._explained("read", key):
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            return Stat(key, found.st_size)
 
     def list(self, prefix: str) -> Iterator[Stat]:
         """Walk the folder that the prefix names."""
-        folder = self.root / prefix.rpartition("/")[0]
-        for base, folders, names in os.walk(folder, onerror=_walk_error):
+        folder = prefix.rpartition("/")[0]
+        if folder and not is_key(folder):
+            return
+        for base, folders, names in os.walk(self.root / folder, onerror=self._walk_error):
             folders[:] = [name for name in folders if not (Path(base) == self.root and name == TMP)]
             for name in names:
                 path = Path(base, name)
                 key = path.relative_to(self.root).as_posix()
-                if key.startswith(prefix):
-                    with contextlib.suppress(FileNotFoundError):
-                        yield Stat(key, path.stat().st_size)
+                if key.startswith(prefix) and is_key(key):
+                    with contextlib.suppress(ObjectMissingError):  # removed since, or no file
+                        yield self.stat(key)
 
     def delete(self, key: str) -> None:
         """Remove an object's file."""
-        with _explained("delete", key):
-            self._path(key).unlink()
-            _sync_folder(self._path(key).parent)
+        path = self._path(key)
+        with self._explained("delete", key):
+            path.unlink()
+            _sync_folder(path.parent)
 
     def _path(self, key: str) -> Path:
-        pieces = key.split("/")
-        if not key.isascii() or any(piece in {"", ".", ".."} for piece in pieces) or pieces[0] == TMP:
-            message = f"{key!r} is not a key"
-            raise StorageError(message)
-        return self.root.joinpath(*pieces)
+        check_key(key)
+        return self.root / key
 
     def _sweep(self) -> None:
         """Remove what killed writers left behind: temporary files that nobody holds locked."""
-        if self._swept:
-            return
-        self._swept = True
-        with contextlib.suppress(FileNotFoundError):
+        if not self._swept:
+            self._swept = True
             for path in sorted((self.root / TMP).iterdir()):
                 with contextlib.suppress(OSError):
-                    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
                     try:
                         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         path.unlink()
                     finally:
                         os.close(descriptor)
+
+    def _walk_error(self, error: OSError) -> None:
+        with self._explained("list", str(error.filename)), contextlib.suppress(FileNotFoundError):
+            raise error
+
+    @contextlib.contextmanager
+    def _explained(self, verb: str, key: str) -> Iterator[None]:
+        """Raise what the system says as an error of the storage, with what can be done about it."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and verb != "write":
+                message = f"there is no {key} in the vault"
+                raise ObjectMissingError(message) from error
+            message = f"could not {verb} {key} in {self.url}: {error.strerror or error}"
+            code, hint = "storage", f"ls -ld {shlex.quote(self.url)}"
+            if error.errno in _FULL:
+                code, hint = "disk_full", f"df -h {shlex.quote(self.url)}"
+            elif error.errno in _DENIED:
+                code = "storage_denied"
+            unchanged = "Earlier snapshots are whole; nothing half-made is listed."
+            raise StorageError(message, unchanged=unchanged, hint=hint, code=code) from error
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Lend a new file, locked to say that it is being written, and remove its name at the end."""
+    while True:
+        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with contextlib.suppress(OSError):  # where there are no locks, nobody sweeps either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Between the two calls another process may have taken the file for one that was left behind.
+            if os.fstat(descriptor).st_nlink:
+                yield path, descriptor
+                return
+        finally:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):  # the next sweep removes it; what went wrong before matters more
+                path.unlink()
 
 
 def _write_all(descriptor: int, buffer: bytes | memoryview) -> int:
@@ -120,17 +163,28 @@ def _write_all(descriptor: int, buffer: bytes | memoryview) -> int:
 
 def _publish(temporary: Path, target: Path, key: str) -> None:
     try:
-        os.link(temporary, target)
+        try:
+            os.link(temporary, target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _rename_new(temporary, target)
     except FileExistsError:
         message = f"{key} is there already"
         raise ObjectExistsError(message) from None
-    except OSError as error:
-        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}:
-            raise
-        if target.exists():  # a file system without hard links: keys are content names, so a race writes the same bytes
-            message = f"{key} is there already"
-            raise ObjectExistsError(message) from None
+
+
+def _rename_new(temporary: Path, target: Path) -> None:
+    """Move a file to a name that is free, on a file system without hard links: one process at a time."""
+    folder = os.open(temporary.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # without locks too, a race could only be won by the same bytes or a vault
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         temporary.rename(target)
+    finally:
+        os.close(folder)
 
 
 def _make_folder(folder: Path, *, stop: Path) -> None:
@@ -140,36 +194,16 @@ def _make_folder(folder: Path, *, stop: Path) -> None:
         _make_folder(folder.parent, stop=stop)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=folder == stop)
-    _sync_folder(folder.parent)
+    with contextlib.suppress(PermissionError):  # one may write into a folder that one may not read
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems can't, and sync names at once
+            raise
     finally:
         os.close(descriptor)
-
-
-def _walk_error(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        message = f"could not list {error.filename}: {error.strerror}"
-        raise StorageError(message, hint=f"ls -ld {error.filename}") from error
-
-
-@contextlib.contextmanager
-def _explained(verb: str, key: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        message = f"there is no {key} in the vault"
-        raise ObjectMissingError(message) from error
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        message = f"could not {verb} {key}: {error.strerror or error}"
-        raise StorageError(
-            message,
-            unchanged="Earlier snapshots are whole; nothing half-made is listed.",
-            hint="df -h" if full else "memkeep status",
-            code="disk_full" if full else "storage",
-        ) from error

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator
 
-from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat
+from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, check_key
 
 
 class MemoryStorage:
@@ -17,7 +17,8 @@ class MemoryStorage:
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object."""
-        whole = b"".join(bytes(buffer) for buffer in data)
+        check_key(key)
+        whole = b"".join(data)
         with self._lock:
             if key in self.objects:
                 message = f"{key} is there already"
@@ -27,11 +28,9 @@ class MemoryStorage:
 
     def get(self, key: str) -> bytes:
         """Return an object."""
-        try:
-            return self.objects[key]
-        except KeyError:
-            message = f"there is no {key} in the vault"
-            raise ObjectMissingError(message) from None
+        check_key(key)
+        with self._lock:
+            return self._existing(key)
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """Return a piece of an object."""
@@ -49,6 +48,14 @@ class MemoryStorage:
 
     def delete(self, key: str) -> None:
         """Remove an object."""
-        self.get(key)
+        check_key(key)
         with self._lock:
+            self._existing(key)
             del self.objects[key]
+
+    def _existing(self, key: str) -> bytes:
+        try:
+            return self.objects[key]
+        except KeyError:
+            message = f"there is no {key} in the vault"
+            raise ObjectMissingError(message) from None
