@@ -58,4 +58,5 @@ def _raise_unless_missing(error: OSError) -> None:
 
 
 def transaction(manifest: Manifest) -> list[str]:
+    """Return the file that records how the version came about; it may be gone."""
     return [f"_transactions/{manifest.transaction}"] if manifest.transaction else []

@@ -12,6 +12,7 @@ any of them, since it spares the newest version.
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -19,7 +20,7 @@ from typing import NoReturn
 import msgspec
 
 from memkeep import clock
-from memkeep.engines import lance_files, lance_manifest
+from memkeep.engines import descriptors, lance_files, lance_manifest
 from memkeep.engines.lance_manifest import Manifest, VersionFile
 from memkeep.errors import StoreError, UnstableError
 
@@ -28,7 +29,6 @@ ATTEMPTS = 40
 _PATIENCE = 4  # attempts that find the same version broken in the same way; then it is broken, not moving
 _PAUSE = 0.01  # seconds, times the number of the attempt
 _LONGEST_PAUSE = 0.2
-_SPARE = 512  # descriptors left to everything else, the library's own reading included
 _BUFFER = 1 << 20
 
 
@@ -124,9 +124,7 @@ class Pin:
     def keep(self, name: str, descriptor: int) -> None:
         """Take over an open descriptor."""
         now = os.fstat(descriptor)
-        self.files[name] = HeldFile(
-            name=name, size=now.st_size, mode=now.st_mode & 0o7777, mtime_ns=now.st_mtime_ns, descriptor=descriptor
-        )
+        self.files[name] = _held(name, now, descriptor=descriptor)
         if name == f"_versions/{self.manifest_name}":
             self._identity = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
 
@@ -180,10 +178,7 @@ def hold_folder(folder: Path) -> Pin:
         ]:
             path = folder / listed
             if path.is_file():
-                now = path.stat()
-                held.files[listed] = HeldFile(
-                    name=listed, size=now.st_size, mode=now.st_mode & 0o7777, mtime_ns=now.st_mtime_ns, path=str(path)
-                )
+                held.files[listed] = _held(listed, path.stat(), path=str(path))
             elif listed not in lance_files.transaction(manifest):
                 held.missing.append(listed)
     except OSError as error:
@@ -201,11 +196,8 @@ def _newest(folder: Path) -> VersionFile:
             f"the Lance table {folder} cannot be read: {error.strerror}", hint=f"ls -la {folder}"
         ) from error
     if version is None:
-        raise StoreError(
-            f"{folder} is not a Lance table: it has no version under _versions",
-            hint=f"ls {folder}",
-            code="not_a_lance_table",
-        )
+        message = f"{folder} is not a Lance table: it has no version under _versions"
+        raise StoreError(message, hint=f"ls {folder}", code="not_a_lance_table")
     return version
 
 
@@ -223,11 +215,11 @@ def _attempt(folder: Path, version: VersionFile, scratch: Path) -> Pin:
     held.keep(name, descriptor)
     try:
         listed = lance_files.listed(folder, manifest)
-        names = [*listed, *(file for file in lance_files.named(manifest) if file not in set(listed))]
-        room = _room(len(names) + 1)
+        names = list(dict.fromkeys((*listed, *lance_files.named(manifest))))
+        room = descriptors.room(len(names) + 1)
         for file in listed[:room]:
             held.keep(file, _open(folder, file))
-        if listed:
+        if manifest.indices or manifest.blobs:
             _still(folder, version)
         for file in names[len(listed[:room]) : room]:
             held.keep(file, _open(folder, file))
@@ -240,6 +232,17 @@ def _attempt(folder: Path, version: VersionFile, scratch: Path) -> Pin:
         held.close()
         raise
     return held
+
+
+def _held(name: str, now: os.stat_result, *, descriptor: int = -1, path: str = "") -> HeldFile:
+    return HeldFile(
+        name=name,
+        size=now.st_size,
+        mode=stat.S_IMODE(now.st_mode),
+        mtime_ns=now.st_mtime_ns,
+        descriptor=descriptor,
+        path=path,
+    )
 
 
 def _still(folder: Path, version: VersionFile) -> None:
@@ -262,30 +265,7 @@ def _copy(held: Pin, name: str, target: Path) -> None:
         shutil.copyfileobj(source, copy, _BUFFER)
     if target.stat().st_size != now.st_size:
         raise _GoneError(f"{name} changed while it was copied")
-    held.files[name] = HeldFile(
-        name=name, size=now.st_size, mode=now.st_mode & 0o7777, mtime_ns=now.st_mtime_ns, path=str(target)
-    )
-
-
-def _room(wanted: int) -> int:
-    """Return how many descriptors may be taken; raises the soft limit to the hard one when it is too low."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        used = sum(1 for _ in (PROC / "self" / "fd").iterdir())
-    except OSError:
-        used = 64
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    if soft - used - _SPARE < wanted and soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):  # some systems have a lower ceiling than the one that they state
-            pass
-        else:
-            soft = hard if hard != resource.RLIM_INFINITY else wanted + used + _SPARE
-    return max(0, soft - used - _SPARE)
+    held.files[name] = _held(name, now, path=str(target))
 
 
 def _stays(folder: Path, root: Path) -> None:
