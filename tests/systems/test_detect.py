@@ -208,6 +208,7 @@ def test_a_subfolder_that_may_not_be_read_is_said_to_be_left_out(
     deny(monkeypatch, tmp_path / "memory" / "locked")
     (store,) = find(tmp_path)
     assert [(each.part, each.reason) for each in store.omitted] == [("locked", "cannot be read: Permission denied")]
+    assert [part.name for part in store.parts] == ["facts.db"]
 
 
 def test_copies_and_program_code_are_not_searched(make: Any, find: Find, tmp_path: Path) -> None:

@@ -128,21 +128,20 @@ class _Walk:
         if role is None:
             chosen = self.choose(Item(top_name, top, "folder"))
             role = Role.CANONICAL if isinstance(chosen, Leave) else chosen
-        first, loose, empty = len(self.elsewhere), False, True
+        first, loose = len(self.elsewhere), False
         pending = [(top, top_name)]
         while pending:
             folder, name = pending.pop()
             here = self.look.folder(folder)
-            empty = empty and not any(here)
             for item, its in self._loose(folder, name, here):
                 if its is role:
                     loose = True
                 else:
                     self._part(item, "files", its)
             pending += [(item.path, item.name) for item, _ in self._subfolders(folder, name, here)]
-        if loose or (empty and top_name):
-            apart = set(self.elsewhere[first:]) - {top_name or "."}
-            exclude = sorted(_pattern(each, top_name) for each in apart)
+        apart = self.elsewhere[first:]
+        if loose or (top_name and not apart):
+            exclude = sorted({_pattern(each, top_name) for each in apart if each != (top_name or ".")})
             self._part(Item(top_name, top, "folder"), "files", role, (*exclude, *NEVER))
 
     def _loose(self, folder: Path, name: str, here: Folder) -> list[tuple[Item, Role]]:
