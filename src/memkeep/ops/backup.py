@@ -28,11 +28,11 @@ from memkeep.model import (
 )
 from memkeep.ops import secrets
 from memkeep.ops.compare import UNREADABLE
-from memkeep.ops.freeze import Held, freeze
+from memkeep.ops.freeze import Held, Moment, freeze
 from memkeep.ops.in_place import refuse_interrupted
 from memkeep.ops.prove import Packs, chunks_of, packs_of, read_back
 from memkeep.ops.scratch import scratch
-from memkeep.ops.store_part import store_part
+from memkeep.ops.store_part import Scan, store_part
 from memkeep.records.summary import summarise
 from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Writer
@@ -143,13 +143,7 @@ class _Run:
                 # While the store is scanned: the packs of the parent are most of what the snapshot will need.
                 background.submit(packs.intact, _packs(self._vault, parent, before), SILENT)
             self._events.step("freezing")
-            with freeze(self._store, self._parts, folder) as moment:
-                images = [
-                    self._store_held(writer, one, before.get(one.part.name), check=verify) for one in moment.held
-                ]
-                self._omitted += moment.omitted
-                self._findings += moment.findings
-                consistent = moment.consistent
+            images, consistent = self._store_all(writer, before, folder, check=verify)
             summaries = tuple(
                 _summary(image, writer.put_stream([msgspec.msgpack.encode(image)], _image_of(old, image), text=True))
                 for image in images
@@ -206,25 +200,51 @@ class _Run:
                 found[part.name] = self._vault.image(part)
         return found
 
-    def _store_held(self, writer: Writer, held: Held, parent: PartImage | None, *, check: bool) -> PartImage:
-        self._events.step(held.part.name)
-        for _ in range(RETRIES):
-            redact = None if self._take_secrets or not held.part.secrets else secrets.redactor(held.part)
-            image, findings, omitted = store_part(
-                self._vault, writer, held, parent=parent, redact=redact, check=check, events=self._events
-            )
-            if held.opened.held():
-                self._findings += findings
-                self._omitted += omitted
-                if redact is not None:
-                    self._omitted.append(Omission(part=held.part.name, reason=secrets.reason(held.part)))
-                return image
-            held.again()
+    def _store_all(
+        self, writer: Writer, before: dict[str, PartImage], folder: Path, *, check: bool
+    ) -> tuple[list[PartImage], bool]:
+        """Freeze all parts and store them; all over again when one did not stay one moment while it was read."""
+        for attempt in range(RETRIES):
+            with freeze(self._store, self._parts, folder / str(attempt)) as moment:
+                stored = self._store_moment(writer, moment, before, check=check)
+                broken = [held.part.path for held in moment.held if not held.opened.held()]
+                if not broken:
+                    images = [image for image, _, _ in stored]
+                    self._findings += [*moment.findings, *(one for _, findings, _ in stored for one in findings)]
+                    self._omitted += [*moment.omitted, *(one for _, _, omitted in stored for one in omitted)]
+                    return images, moment.consistent
         raise UnstableError(
-            f"{held.part.path} kept changing while it was read",
+            f"{broken[0]} kept changing while it was read",
             unchanged="No snapshot was made; earlier ones are whole.",
             hint="memkeep backup",
         )
+
+    def _store_moment(
+        self, writer: Writer, moment: Moment, before: dict[str, PartImage], *, check: bool
+    ) -> list[tuple[PartImage, list[Finding], list[Omission]]]:
+        with ThreadPoolExecutor(2, "memkeep-scan") as pool:
+            scans = [Scan(held, before.get(held.part.name), check=check, pool=pool) for held in moment.held]
+            try:
+                return [
+                    self._store_held(writer, held, scan, before.get(held.part.name))
+                    for held, scan in zip(moment.held, scans, strict=True)
+                ]
+            except BaseException:
+                for scan in scans:
+                    scan.stop()
+                raise
+
+    def _store_held(
+        self, writer: Writer, held: Held, scan: Scan, parent: PartImage | None
+    ) -> tuple[PartImage, list[Finding], list[Omission]]:
+        self._events.step(held.part.name)
+        redact = None if self._take_secrets or not held.part.secrets else secrets.redactor(held.part)
+        image, findings, omitted = store_part(
+            self._vault, writer, held, scan, parent=parent, redact=redact, events=self._events
+        )
+        if redact is not None:
+            omitted = [*omitted, Omission(part=held.part.name, reason=secrets.reason(held.part))]
+        return image, findings, omitted
 
     def _reached(self, images: Sequence[PartImage]) -> Rung:
         """Say how far up the ladder a snapshot is whose bytes have been read back.

@@ -1,4 +1,4 @@
-"""All of it on a store made for the purpose: back up under a live agent, prove, damage, restore, the cost of day two."""
+"""All of it on a store made for the purpose: back up under a live agent, prove, age, damage, restore."""
 
 import secrets
 import sqlite3
@@ -100,7 +100,8 @@ def run(events: Events = SILENT) -> DemoResult:
         changes = diff(vault, first.id, second.id)
         story.tell(
             "Day two",
-            f"{len(changes.added):,} facts added, {len(changes.changed):,} changed; it cost {_megabytes(second.added_bytes)}",
+            f"{len(changes.added):,} records added, {len(changes.changed):,} changed; it cost "
+            f"{_megabytes(second.added_bytes)}",
         )
         _damage(memory)
         story.tell("Damaged the live store", _symptom(memory))

@@ -1,7 +1,7 @@
 """Put one frozen part into the vault: its records in groups, its files as chunks, its tables as digests."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 from blake3 import blake3
@@ -27,38 +27,59 @@ from memkeep.vault.writer import Writer
 Redact = Callable[[bytes], bytes]
 
 
+class Scan:
+    """Reads all rows of a part and runs the checks, on a thread of `pool`.
+
+    With `check` the engine's own checks (integrity, full-text indexes) are run on the moment too.
+    """
+
+    def __init__(self, held: Held, parent: PartImage | None, *, check: bool, pool: ThreadPoolExecutor) -> None:
+        self._held = held
+        self._check = check
+        self._bits = {one.map.collection: one.bits for one in parent.collections} if parent else {}
+        self._stopped = False
+        self.groups: list[Group] = []
+        self.findings: list[Finding] = []
+        self._done = pool.submit(self._run)
+
+    def wait(self) -> None:
+        """Wait until all is read; raise what went wrong."""
+        self._done.result()
+
+    def stop(self) -> None:
+        """Read no further than the present group."""
+        self._stopped = True
+
+    def _run(self) -> None:
+        if self._stopped:
+            return
+        for group in self._held.opened.scan(self._bits):
+            if self._stopped:
+                return
+            self.groups.append(group)
+        if self._check:
+            self.findings = self._held.opened.check()
+
+
 def store_part(
     vault: Vault,
     writer: Writer,
     held: Held,
+    scan: Scan,
     *,
     parent: PartImage | None,
     redact: Redact | None,
-    check: bool,
     events: Events,
 ) -> tuple[PartImage, list[Finding], list[Omission]]:
     """Store a part against its parent image; return its image, findings and omissions.
 
-    With `check` the engine's own checks (integrity, full-text indexes) are run on the moment too.
-
-    The scan runs on a thread of its own while the bytes are streamed, except for Lance, where it must come first:
-    it finds the vectors that the bytes are cut at.
+    Its bytes are streamed while the scan goes on, except for Lance, where the scan must have ended: it finds the
+    vectors that the bytes are cut at.
     """
-    scan = _Scan(held, parent, check=check)
     if held.part.engine == "lance":
-        scan.run()
-        entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
-    else:
-        thread = threading.Thread(target=scan.run, name="memkeep-scan", daemon=True)
-        thread.start()
-        try:
-            entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
-        except BaseException:
-            scan.stop()
-            thread.join()
-            raise
-        thread.join()
-    scan.finish()
+        scan.wait()
+    entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
+    scan.wait()
     image = PartImage(
         part=held.part,
         how=held.opened.how,
@@ -67,37 +88,6 @@ def store_part(
         baseline=held.opened.baseline(),
     )
     return image, [*scan.findings, *held.opened.findings()], held.opened.omitted()
-
-
-class _Scan:
-    """Reads all rows and runs the checks; keeps an error for the thread that waits."""
-
-    def __init__(self, held: Held, parent: PartImage | None, *, check: bool) -> None:
-        self._held = held
-        self._check = check
-        self._bits = {one.map.collection: one.bits for one in parent.collections} if parent else {}
-        self._error: BaseException | None = None
-        self._stopped = False
-        self.groups: list[Group] = []
-        self.findings: list[Finding] = []
-
-    def run(self) -> None:
-        try:
-            for group in self._held.opened.scan(self._bits):
-                if self._stopped:
-                    return
-                self.groups.append(group)
-            if self._check:
-                self.findings = self._held.opened.check()
-        except BaseException as error:  # noqa: BLE001 - raised again by finish()
-            self._error = error
-
-    def stop(self) -> None:
-        self._stopped = True
-
-    def finish(self) -> None:
-        if self._error is not None:
-            raise self._error
 
 
 def _store_entries(

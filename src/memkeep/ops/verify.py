@@ -1,5 +1,7 @@
 """Prove snapshots: the ladder, and the survey of the vault as a whole."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 
 from memkeep.errors import DamagedError, MemkeepError
@@ -121,11 +123,7 @@ class _Climber:
         return self._note(errors)
 
     def _readable(self) -> bool:
-        for image in self._images:
-            with scratch() as folder:
-                materialise(self._vault, [image], folder, self._events, durable=False)
-                self.findings += compare_part(self._vault, image, folder, deep=False)
-        return not _bad(self.findings)
+        return self._compare(deep=False)
 
     def _restorable(self) -> bool:
         with scratch() as folder:
@@ -133,10 +131,19 @@ class _Climber:
         return True
 
     def _equivalent(self) -> bool:
-        for image in self._images:
+        return self._compare(deep=True)
+
+    def _compare(self, *, deep: bool) -> bool:
+        """Put each part into scratch space of its own, two at a time, and compare it with what it was."""
+
+        def one(image: PartImage) -> list[Finding]:
             with scratch() as folder:
                 materialise(self._vault, [image], folder, self._events, durable=False)
-                self.findings += compare_part(self._vault, image, folder, deep=True)
+                return compare_part(self._vault, image, folder, deep=deep)
+
+        with ThreadPoolExecutor(2, "memkeep-compare") as pool:
+            for found in pool.map(one, self._images):
+                self.findings += found
         return not _bad(self.findings)
 
     def _note(self, errors: list[DamagedError]) -> bool:
