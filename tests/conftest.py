@@ -122,14 +122,13 @@ def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 @pytest.fixture
 def new_vault(home: Path, monkeypatch: pytest.MonkeyPatch) -> "Callable[..., OpenVault]":
-    """Return `new_vault(name="vault", password="pw")`: a vault made in the home, opened, its password cheap to test.
-
-    Its path is `home / name`; a password of None makes it without encryption.
-    """
+    """Return `new_vault(name="vault", encrypted=True)`: a vault at `home / name`, opened; its password is `pw`."""
+    # A password that is cheap to try; what it costs is written in the key slot.
     monkeypatch.setattr("memkeep.vault.crypto.ARGON", {"memory_kib": 1024, "iterations": 1, "lanes": 1})
 
-    def make(name: str = "vault", password: str | None = "pw") -> "OpenVault":
-        memkeep.init_vault(home / name, password, encrypt=password is not None)
+    def make(name: str = "vault", *, encrypted: bool = True) -> "OpenVault":
+        password = "pw" if encrypted else None
+        memkeep.init_vault(home / name, password, encrypt=encrypted)
         return memkeep.open_vault(home / name, password)
 
     return make

@@ -1,0 +1,229 @@
+"""Stores that the products themselves wrote: found, backed up, proven equal, brought back, and the truth holds."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pytest
+
+pytestmark = pytest.mark.real
+
+# Of a LanceDB table only the latest version is kept: the others' manifests, transactions and data files stay behind.
+OLD_VERSIONS = ("*.lance/_versions/*", "*.lance/_transactions/*", "*.lance/data/*", "*.lance/_deletions/*")
+
+
+class Brought(NamedTuple):
+    """One store of a real folder: the report of its backup, and where it was restored to."""
+
+    report: dict[str, Any]
+    live: Path
+    root: Path  # of the live store: the folder that it is, or that its one file lies in
+    at: Path
+
+
+Bring = Callable[..., list[Brought]]
+
+
+@pytest.fixture
+def bring(
+    copy_store: Callable[..., Path],
+    tree_hash: Callable[[Path], dict[str, str]],
+    run_cli: Callable[..., Any],
+    home: Path,
+    private_tmp: Path,
+) -> Bring:
+    """Return `bring(name, sub, systems)`: all that a user would do with a copy of that store, as processes."""
+    vault = home / "vault"
+
+    def run(live: Path, *words: Any) -> Any:
+        before = tree_hash(live)
+        ran = run_cli(*words, "--json", env={"MEMKEEP_VAULT": str(vault), "MEMKEEP_PASSWORD": "correct horse"})
+        assert ran.code == 0, ran
+        assert tree_hash(live) == before, f"{words[0]} changed the live store"
+        return ran.result
+
+    def brought(name: str, sub: str, systems: list[str]) -> list[Brought]:
+        live = copy_store(name, sub)
+        run(live, "init")
+        found = run(live, "discover", live)["stores"]
+        assert [store["system"] for store in found] == systems
+        reports = run(live, "backup", live)["snapshots"]
+        assert [report["system"] for report in reports] == systems
+        done = []
+        for store, report in zip(found, reports, strict=True):
+            assert report["path"] == store["path"]
+            assert report["records"] == store["records"]
+            assert (report["rung"], report["consistent"]) == ("readable", True)
+            assert (report["findings"], report["omitted"]) == ([], [])
+            proven = run(live, "verify", report["id"], "--rung", "equivalent")
+            assert proven == {"snapshot": report["id"], "rung": "equivalent", "findings": []}
+            at = home / "restored" / report["system"]
+            run(live, "restore", report["id"], "--to", at)
+            assert run(live, "diff", report["id"], at) == {"added": [], "removed": [], "changed": []}
+            path = Path(store["path"])
+            done.append(Brought(report, path, path if path.is_dir() else path.parent, at))
+        _same_bytes(live, done)
+        return done
+
+    return brought
+
+
+def _same_bytes(live: Path, brought: list[Brought]) -> None:
+    """Check that every restored file is its source in bytes, mode and time, and that every source was restored."""
+    back = {one.root / path.relative_to(one.at): path for one in brought for path in one.at.rglob("*")}
+    for source, path in back.items():
+        assert path.is_dir() == source.is_dir()
+        if path.is_file():
+            assert path.read_bytes() == source.read_bytes()
+            assert path.stat().st_mode == source.stat().st_mode
+            assert path.stat().st_mtime_ns == source.stat().st_mtime_ns
+    for source in _files(live):
+        theirs = any(source.is_relative_to(one.live) for one in brought)
+        if theirs and source not in back and not source.name.endswith("-shm"):
+            assert any(fnmatchcase(source.as_posix(), pattern) for pattern in OLD_VERSIONS), f"{source} was lost"
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _truth(stores: Path, name: str) -> Any:
+    return json.loads((stores / name / "truth.json").read_text())
+
+
+def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def _hybrid_holds(at: Path, truth: dict[str, Any], check: Any) -> None:
+    """Check a restored openclaw-hybrid against its truth."""
+    check.sqlite(at, truth["sqlite"])
+    facts = _rows(
+        at / "facts.db", "SELECT id, text, category, scope, tier, superseded_at, created_at, scope_target FROM facts"
+    )
+    want = truth["facts"]
+    assert sorted(row[0] for row in facts) == truth["ids"]
+    assert check.text_digest(row[:2] for row in facts) == want["text_digest_all"]
+    assert check.text_digest(row[:2] for row in facts if row[5] is None) == want["text_digest_not_superseded"]
+    assert check.counts(row[2] for row in facts) == want["categories"]
+    assert check.counts(":".join(filter(None, (row[3], row[7]))) for row in facts) == want["scopes"]
+    assert check.counts(row[4] for row in facts) == want["tiers"]
+    assert {row[6] for row in facts} == {want["created_at_min"], want["created_at_max"]}
+    meta = _rows(at / "facts.db", "SELECT * FROM embedding_meta")
+    assert [list(row) for row in meta] == want["embedding_meta"]
+    with closing(sqlite3.connect(at / "facts.db")) as connection:
+        connection.execute("INSERT INTO facts_fts(facts_fts, rank) VALUES ('integrity-check', 1)")
+    entries = _rows(at / "credentials.db", "SELECT service, type FROM credentials")
+    assert [list(row) for row in entries] == truth["credentials"]["entries"]
+    operations = [json.loads(line) for line in (at / "memory.wal").read_text().splitlines()]
+    named = check.counts(line.get("operation") or line["op"] for line in operations)
+    assert named == truth["memory.wal"]["operations"]
+    for table, known in truth["lance"].items():
+        rows = check.lance(at / f"{table}.lance", known)
+        if table == "lancedb/memories":
+            assert sorted(row["id"] for row in rows) == truth["ids"]
+            assert check.counts(row["category"] for row in rows) == want["categories"]
+
+
+def test_oc_memory_comes_back_as_it_was(bring: Bring, check: Any, stores: Path) -> None:
+    truth = _truth(stores, "oc-memory")
+    [one] = bring("oc-memory", "", ["oc-memory"])
+    check.sqlite(one.at, truth["sqlite"])
+    cells = _rows(one.at / "memory.db", "SELECT id, content, cell_type, scene, embedding FROM mem_cells")
+    want = truth["cells"]
+    assert [row[0] for row in cells] == truth["ids"]
+    assert check.text_digest(row[:2] for row in cells) == want["text_digest"]
+    assert check.counts(row[2] for row in cells) == want["types"]
+    assert check.counts(row[3] for row in cells) == want["scenes_in_cells"]
+    assert check.vectors_digest((row[0], row[4]) for row in cells if row[4]) == want["embeddings_sha256"]
+    assert [row[0] for row in _rows(one.at / "memory.db", "SELECT rowid FROM mem_fts")] == truth["ids"]
+    scenes = _rows(one.at / "memory.db", "SELECT scene FROM mem_scenes ORDER BY scene")
+    assert [row[0] for row in scenes] == truth["scenes"]["names"]
+
+
+def test_openclaw_hybrid_comes_back_as_it_was(bring: Bring, check: Any, stores: Path) -> None:
+    [hybrid] = bring("hybrid-2026.4.273", "memory", ["openclaw-hybrid"])
+    assert hybrid.report["records"] == 41
+    _hybrid_holds(hybrid.at, _truth(stores, "hybrid-2026.4.273"), check)
+
+
+def test_legacy_memory_lancedb_comes_back_as_it_was(bring: Bring, check: Any, stores: Path) -> None:
+    truth = _truth(stores, "memory-lancedb-2026.3.13")
+    [legacy] = bring("memory-lancedb-2026.3.13", "lancedb", ["openclaw-lancedb"])
+    rows = check.lance(legacy.at / "memories.lance", truth["lance"]["memories"])
+    assert sorted(row["id"] for row in rows) == truth["ids"]
+    assert check.text_digest((row["id"], row["text"]) for row in rows) == truth["records"]["text_digest"]
+    assert check.counts(row["category"] for row in rows) == truth["records"]["categories"]
+    assert min(row["createdAt"] for row in rows) == truth["records"]["time_min"]
+    assert max(row["createdAt"] for row in rows) == truth["records"]["time_max"]
+
+
+def test_memory_lancedb_pro_comes_back_as_it_was(bring: Bring, check: Any, stores: Path) -> None:
+    truth = _truth(stores, "pro-1.1.0-beta.11")
+    [pro] = bring("pro-1.1.0-beta.11", "lancedb-pro", ["openclaw-lancedb"])
+    rows = check.lance(pro.at / "memories.lance", truth["lance"]["memories"])
+    assert sorted(row["id"] for row in rows) == truth["ids"]
+    assert check.text_digest((row["id"], row["text"]) for row in rows) == truth["records"]["text_digest"]
+    assert check.counts(row["category"] for row in rows) == truth["records"]["categories"]
+    assert check.counts(row["scope"] for row in rows) == truth["records"]["scopes"]
+    tiers = check.counts(json.loads(row["metadata"])["tier"] for row in rows)
+    assert tiers == truth["records"]["metadata_tiers"]
+
+
+def test_the_two_systems_of_an_openclaw_state_folder_come_back_as_they_were(
+    bring: Bring, check: Any, stores: Path
+) -> None:
+    truth = _truth(stores, "openclaw-core-2026.9.6")
+    core, hybrid = bring("openclaw-core-2026.9.6", "state-dir", ["openclaw-core", "openclaw-hybrid"])
+    known = {
+        name: dict(want, journal_mode="wal", user_version=23) if "stock_sqlite_3.40.1" in want else want
+        for name, want in truth["sqlite_read_with_python"].items()
+        if not name.startswith("memory/")
+    }
+    check.sqlite(core.at, known, stock=False)  # its schema has functions that stock SQLite may lack
+    agent = core.at / "agents/main/agent/openclaw-agent.sqlite"
+    want = truth["sqlite_read_with_3.53.4"]["openclaw-agent.sqlite"]
+    rows = {table: count for table, count in want["rows_of_non_empty_tables"].items() if not table.endswith("_vec")}
+    check.sqlite(agent.parent, {agent.name: want | {"rows": rows}}, stock=False)
+    [chunks] = check.query(agent, "SELECT id, text, length(embedding) FROM memory_index_chunks")
+    assert check.text_digest(row[:2] for row in chunks) == truth["records"]["text_digest"]
+    assert {row[2] for row in chunks} == {128}
+    files = {name: hashlib.sha256((core.at / "workspace" / name).read_bytes()) for name in truth["workspace_files"]}
+    assert {name: digest.hexdigest() for name, digest in files.items()} == truth["workspace_files"]
+    _hybrid_holds(hybrid.at, _truth(stores, "hybrid-2026.4.273"), check)
+
+
+def test_openmemory_comes_back_as_it_was_though_it_is_of_no_known_system(
+    bring: Bring, check: Any, stores: Path
+) -> None:
+    truth = _truth(stores, "openmemory")
+    [openmemory] = bring("openmemory", "", ["custom"])
+    check.sqlite(openmemory.at / "api", {"openmemory.db": truth["sql"]["file"]})
+    memories = _rows(openmemory.at / "api" / "openmemory.db", "SELECT id, content, state FROM memories")
+    digest = check.text_digest((UUID(row[0]), row[1]) for row in memories)
+    assert digest == truth["sql"]["text_digest_readable_ids"]
+    assert check.counts(row[2] for row in memories) == truth["sql"]["states"]
+    [points] = (openmemory.at / "qdrant-local").rglob("storage.sqlite")
+    assert _rows(points, "SELECT count(*) FROM points") == [(truth["qdrant_local"]["points"],)]
+    snapshot = openmemory.at / truth["qdrant_snapshot"]["file"]
+    assert hashlib.sha256(snapshot.read_bytes()).hexdigest() == truth["qdrant_snapshot"]["sha256"]
+    check.sqlite(openmemory.at, {"history.db": truth["history_db"]})
+
+
+def test_local_mem0_comes_back_as_it_was_though_it_is_of_no_known_system(
+    bring: Bring, check: Any, stores: Path
+) -> None:
+    truth = _truth(stores, "mem0-local")
+    [mem0] = bring("mem0-local", "", ["custom"])
+    check.sqlite(mem0.at, {"history.db": truth["history_db"] | {"rows": {"history": truth["history_db"]["rows"]}}})
+    for name, want in truth["qdrant_local"].items():
+        [points] = (mem0.at / "qdrant").rglob(f"{name}/storage.sqlite")
+        assert _rows(points, "SELECT count(*) FROM points") == [(want["points"],)]
+        assert _rows(points, "PRAGMA integrity_check") == [("ok",)]
