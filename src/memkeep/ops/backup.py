@@ -84,9 +84,11 @@ def backup(
     failed: list[MemkeepError] = []
     for store in stores:
         take = secrets == "include" or (secrets == "auto" and vault.keys.encrypted)
-        run = _Run(vault, store, take_secrets=take, events=events)
         try:
-            reports.append(run.rehearse() if dry_run else run.take(tag=tag, label=label, verify=verify))
+            if dry_run:
+                reports.append(_Run(vault, store, take_secrets=take, events=events).rehearse())
+            else:
+                reports.append(_take(vault, store, take, tag=tag, label=label, verify=verify, events=events))
         except MemkeepError as error:
             if error.exit != 1 or len(stores) == 1:
                 raise
@@ -98,17 +100,42 @@ def backup(
     return BackupResult(snapshots=tuple(reports))
 
 
+def _take(
+    vault: Vault, store: Store, take_secrets: bool, *, tag: str | None, label: str | None, verify: bool, events: Events
+) -> SnapshotReport:
+    """Take a snapshot; where the vault turns out to be damaged, store again what the snapshot needs of the damaged."""
+    healed: list[Finding] = []
+    while True:
+        run = _Run(vault, store, take_secrets=take_secrets, events=events, findings=healed)
+        try:
+            return run.take(tag=tag, label=label, verify=verify)
+        except DamagedError as error:
+            if not vault.index.distrust(error.obj):
+                raise
+            healed.append(
+                Finding(
+                    code="vault_damaged",
+                    severity=Severity.ERROR,
+                    object=error.obj,
+                    message=f"{error.message}; what this snapshot needs of it was stored again",
+                    mend="memkeep verify --all",
+                )
+            )
+
+
 class _Run:
     """The backup of one store."""
 
-    def __init__(self, vault: Vault, store: Store, *, take_secrets: bool, events: Events) -> None:
+    def __init__(
+        self, vault: Vault, store: Store, *, take_secrets: bool, events: Events, findings: Sequence[Finding] = ()
+    ) -> None:
         self._vault = vault
         self._store = store
         self._take_secrets = take_secrets
         self._events = events
         self._started = clock.monotonic()
         self._omitted = list(store.omitted)
-        self._findings = list(store.findings)
+        self._findings = [*store.findings, *findings]
         self._parts = self._choose()
 
     def rehearse(self) -> SnapshotReport:
