@@ -112,6 +112,8 @@ class LocalStorage:
                         os.close(descriptor)
 
     def _walk_error(self, error: OSError) -> None:
+        if isinstance(error, NotADirectoryError) and self.root.is_dir():
+            return  # an object's key with a slash behind it
         with self._explained("list", str(error.filename)), contextlib.suppress(FileNotFoundError):
             raise error
 

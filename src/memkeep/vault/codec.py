@@ -60,6 +60,7 @@ class Coder:
         )
         self._thorough = zstandard.ZstdCompressor(level=_LEVEL_TEXT)
         self._decompressor = zstandard.ZstdDecompressor()
+        self._room = np.empty((2, CHUNK // PAGE, PAGE), np.uint8)  # memory that is warm already
 
     def full(self, raw: bytes, *, text: bool = False) -> bytes:
         """Encode a chunk by itself; `text` spends more effort, for JSON and the like."""
@@ -137,13 +138,13 @@ class Coder:
         plain = _inflate(decompressor, data[cut + len(noise) :], plain_size)
         if counts[_PLAIN] == len(kinds):
             return plain
-        stored = np.empty((len(kinds), PAGE), np.uint8)  # the pages in the order of their kinds
+        # The pages in the order of their kinds, and in their own.
+        stored, out = (self._room if size <= CHUNK else np.empty((2, len(kinds), PAGE), np.uint8))[:, : len(kinds)]
         stored.reshape(-1)[:plain_size] = np.frombuffer(plain, np.uint8)
         self._unpack_floats(stored[counts[_PLAIN] :], counts, np.frombuffer(exponents, np.uint8), noise)
         if counts[_SAME]:
             theirs = np.frombuffer(base, np.uint8, len(base) // PAGE * PAGE).reshape(-1, PAGE)
             stored[len(kinds) - counts[_SAME] :] = theirs[order[len(kinds) - counts[_SAME] :]]
-        out = np.empty_like(stored)
         out[order] = stored
         return out.reshape(-1)[:size].tobytes()
 

@@ -1,0 +1,138 @@
+"""Break a storage on purpose: fail or kill at the n-th call of a kind, and damage what is stored.
+
+Used to try every way in which a vault's disk can say no, at every place where it can.
+"""
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from memkeep.errors import StorageError
+from memkeep.model import Value
+from memkeep.storage.base import Stat, Storage
+
+Call = Literal["put_new", "get", "get_range", "stat", "list", "delete"]
+Kind = Literal["refuse", "full", "io", "denied", "partial", "kill_before", "kill_during", "kill_after"]
+_ERRNO = {"full": errno.ENOSPC, "partial": errno.ENOSPC, "io": errno.EIO, "denied": errno.EACCES}
+
+
+class Fault(Value):
+    """What goes wrong at one call: the `number`th of its kind (from 1) among those whose key begins with `prefix`.
+
+    `partial` gives half of the bytes to the storage beneath and then fails; `kill_...` ends the process there, as a
+    power cut would. A `lasting` fault hits every later call too: a disk that is full stays full.
+    """
+
+    call: Call
+    number: int
+    kind: Kind
+    prefix: str = ""
+    lasting: bool = False
+
+
+class FaultyStorage:
+    """A storage that does what another does, except where a script says otherwise."""
+
+    def __init__(self, beneath: Storage, *faults: Fault) -> None:
+        self.beneath = beneath
+        self.url = beneath.url
+        self.calls: list[tuple[Call, str]] = []  # all that were made, in order
+        self._faults = faults
+        self._lock = threading.Lock()
+
+    def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
+        """Create an object, or fail before, in the middle or after."""
+        fault = self._note("put_new", key)
+        if fault is None:
+            return self.beneath.put_new(key, data)
+        if fault.kind == "kill_after":
+            self.beneath.put_new(key, data)
+            _die()
+        if fault.kind in {"partial", "kill_during"}:
+            return self.beneath.put_new(key, _half(data, fault, key))
+        raise _failure(fault, key)
+
+    def get(self, key: str) -> bytes:
+        """Return an object, or fail."""
+        self._meet("get", key)
+        return self.beneath.get(key)
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Return a piece of an object, or fail."""
+        self._meet("get_range", key)
+        return self.beneath.get_range(key, offset, length)
+
+    def stat(self, key: str) -> Stat:
+        """Say how large an object is, or fail."""
+        self._meet("stat", key)
+        return self.beneath.stat(key)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """Yield objects by prefix, or fail."""
+        self._meet("list", prefix)
+        return self.beneath.list(prefix)
+
+    def delete(self, key: str) -> None:
+        """Remove an object, or fail."""
+        self._meet("delete", key)
+        self.beneath.delete(key)
+
+    def _meet(self, call: Call, key: str) -> None:
+        fault = self._note(call, key)
+        if fault is not None:
+            raise _failure(fault, key)
+
+    def _note(self, call: Call, key: str) -> Fault | None:
+        with self._lock:
+            self.calls.append((call, key))
+            for fault in self._faults:
+                if fault.call == call and key.startswith(fault.prefix):
+                    number = sum(one == call and other.startswith(fault.prefix) for one, other in self.calls)
+                    if number == fault.number or (fault.lasting and number > fault.number):
+                        return fault
+        return None
+
+
+def flip(path: Path, offset: int, bit: int = 0) -> None:
+    """Flip one bit of a file; a negative offset counts from its end."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def cut(path: Path, size: int) -> None:
+    """Cut a file off; a negative size takes away from its end."""
+    data = path.read_bytes()
+    path.write_bytes(data[:size])
+
+
+def swap(one: Path, other: Path) -> None:
+    """Let two files change places."""
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+def _half(data: Iterable[bytes | memoryview], fault: Fault, key: str) -> Iterator[bytes]:
+    whole = b"".join(data)
+    yield whole[: len(whole) // 2]
+    raise _failure(fault, key)
+
+
+def _failure(fault: Fault, key: str) -> StorageError:
+    if fault.kind.startswith("kill"):
+        _die()
+    if fault.kind == "refuse":
+        return StorageError(f"{key} was refused, as the script says")
+    number = _ERRNO[fault.kind]
+    message = f"could not reach {key}: {os.strerror(number)}"
+    return StorageError(message, code="disk_full" if number == errno.ENOSPC else "storage")
+
+
+def _die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError  # pragma: no cover - nobody is here any more
