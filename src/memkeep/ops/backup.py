@@ -88,7 +88,7 @@ def backup(
             if dry_run:
                 reports.append(_Run(vault, store, take_secrets=take, events=events).rehearse())
             else:
-                reports.append(_take(vault, store, take, tag=tag, label=label, verify=verify, events=events))
+                reports.append(_take(vault, store, secrets=take, tag=tag, label=label, verify=verify, events=events))
         except MemkeepError as error:
             if error.exit != 1 or len(stores) == 1:
                 raise
@@ -101,12 +101,12 @@ def backup(
 
 
 def _take(
-    vault: Vault, store: Store, take_secrets: bool, *, tag: str | None, label: str | None, verify: bool, events: Events
+    vault: Vault, store: Store, *, secrets: bool, tag: str | None, label: str | None, verify: bool, events: Events
 ) -> SnapshotReport:
     """Take a snapshot; where the vault turns out to be damaged, store again what the snapshot needs of the damaged."""
     healed: list[Finding] = []
     while True:
-        run = _Run(vault, store, take_secrets=take_secrets, events=events, findings=healed)
+        run = _Run(vault, store, take_secrets=secrets, events=events, findings=healed)
         try:
             return run.take(tag=tag, label=label, verify=verify)
         except DamagedError as error:
