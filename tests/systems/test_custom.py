@@ -79,7 +79,7 @@ def test_the_workload_of_the_benchmark(
     assert found["memories"].primary
     assert not found["lance/memories.lance/memories"].primary
     assert found["lance/memories.lance/memories"].vectors == ("vector",)
-    assert found["notes"].include == ("*.md", "*.txt")
+    assert found["notes"].include == ()
     assert "memories (id, text, kind" in store.mapping
     assert "each markdown or text file is a record" in store.mapping
     assert store.fingerprint == {"embedding": {"dims": 8}}

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memkeep.model import Role, Store
-from memkeep.systems.gather import Gathered, Item, Leave, gather, is_dotenv
+from memkeep.systems.gather import Gathered, Item, Leave, gather
 from memkeep.systems.look import Look
 
 
@@ -81,7 +81,6 @@ def test_names_with_the_marks_of_patterns_exclude_only_themselves(
 
 @pytest.mark.parametrize("name", [".env", ".env.local", "prod.env", ".env.d"])
 def test_dotenv_files_are_never_taken(tmp_path: Path, complete: Callable[..., None], name: str) -> None:
-    assert is_dotenv(name)
     for folder in (tmp_path, tmp_path / "sub", tmp_path / "sub/deep"):
         folder.mkdir(exist_ok=True)
         (folder / name).write_text("KEY=1")
@@ -176,18 +175,24 @@ def test_a_name_that_is_no_text_is_left_out_and_said(tmp_path: Path) -> None:
     assert {each.part for each in found.omitted} == {"bad\\xff.txt", "d/w\\xfe.db", "dir\\xfd"}
     assert {each.code for each in found.findings} == {"name_not_text"}
     (part,) = found.parts
-    assert "w[?].db" in part.exclude
+    assert "w?.db" in part.exclude
 
 
 def test_a_tree_deeper_than_the_interpreters_stack_is_walked(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1200):  # by descriptors, for the path is longer than may be spelled
+    for _ in range(1200):
         os.mkdir("d", dir_fd=here)
         inner = os.open("d", os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = inner
     os.close(here)
-    assert set(names(gathered(tmp_path))) == {"d"}
+    try:
+        assert set(names(gathered(tmp_path))) == {"d"}
+    finally:
+        while (tmp_path / "d/d").exists():  # the tools that clean up after tests can't
+            (tmp_path / "d/d").rename(tmp_path / "inner")
+            (tmp_path / "d").rmdir()
+            (tmp_path / "inner").rename(tmp_path / "d")
 
 
 TREES = st.dictionaries(

@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 
 from memkeep.config import StoreSettings
+from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
+from memkeep.engines.files_walk import is_dotenv
 from memkeep.model import Part, Role, Store
 from memkeep.systems import custom_maps, marks, openclaw_json
-from memkeep.systems.gather import Choose, Gathered, Item, Leave, gather, is_dotenv, is_secret_file
+from memkeep.systems.gather import Choose, Gathered, Item, Leave, gather, is_secret_file
 from memkeep.systems.look import Look
-from memkeep.systems.maps import NOTE_SUFFIXES, dims
+from memkeep.systems.maps import dims
 
 name = "custom"
 
@@ -36,7 +38,7 @@ def keep(look: Look, path: Path, settings: StoreSettings | None = None, said_in:
         gathered = gather(look, path, _choose(look, settings, notes), whole=True)
     else:
         gathered = Gathered([_alone(look, path)], [], [])
-        notes.update(path.name for suffix in NOTE_SUFFIXES if path.name.endswith(suffix))
+        notes.update({path.name} if path.name.lower().endswith(NOTE_SUFFIXES) else ())
     if not any(_holds_something(look, part) for part in gathered.parts):
         return None
     parts = [_with_secret_keys(part) for part in gathered.parts]
@@ -67,7 +69,7 @@ def _choose(look: Look, settings: StoreSettings, notes: set[str]) -> Choose:
             return Leave(_LEFT_OUT[last])
         if any(fnmatchcase(item.name, pattern) or fnmatchcase(last, pattern) for pattern in settings.exclude):
             return Leave("excluded by the settings")
-        if item.kind == "file" and item.path.suffix.lower() in NOTE_SUFFIXES and not item.path.is_symlink():
+        if item.kind == "file" and last.lower().endswith(NOTE_SUFFIXES) and not item.path.is_symlink():
             notes.add(item.name)
         return roles.get(item.name or ".") or _usual_role(look, item)
 

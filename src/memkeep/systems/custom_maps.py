@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 
 from memkeep.config import PartSettings, StoreSettings
+from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
 from memkeep.errors import UsageError
 from memkeep.model import Part, Role, TableMap
 from memkeep.systems.look import Look
-from memkeep.systems.maps import NOTE_SUFFIXES, notes, recognised, record_tables
+from memkeep.systems.maps import notes, recognised, record_tables
 
-_NOTES = tuple(f"*{suffix}" for suffix in NOTE_SUFFIXES)
 _PORTABLE = ("text", "category", "scope", "source", "tags", "importance", "created_at", "updated_at")
 
 
@@ -73,7 +73,7 @@ def _unique(found: dict[str, list[TableMap]]) -> dict[str, list[TableMap]]:
 def _maps(look: Look, part: Part) -> list[TableMap]:
     path = Path(part.path)
     if part.engine == "files":
-        return [notes(include=_NOTES)] if path.is_dir() or path.suffix.lower() in NOTE_SUFFIXES else []
+        return [notes()] if path.is_dir() or path.name.lower().endswith(NOTE_SUFFIXES) else []
     tables = _columns(look, part)
     found = [recognised(table, columns, rowid=part.engine == "sqlite") for table, columns in tables.items()]
     if part.engine == "lance" and (seen := look.lance(path)):
@@ -95,7 +95,7 @@ def _columns(look: Look, part: Part) -> dict[str, list[str]]:
 
 def _said(look: Look, part: Part, said: PartSettings, said_in: str) -> TableMap:
     if part.engine == "files":
-        return msgspec.structs.replace(notes(said.collection or "notes", include=_NOTES), primary=said.primary)
+        return msgspec.structs.replace(notes(said.collection or "notes"), primary=said.primary)
     tables = _columns(look, part)
     table = said.table or (Path(part.path).stem if part.engine == "lance" else "")
     if table not in tables:

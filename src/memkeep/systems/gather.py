@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from memkeep.engines.files_walk import ENV_REASON, is_dotenv, is_text, shown
 from memkeep.model import Finding, Omission, Part, Role, Severity, TableMap
 from memkeep.systems.look import OWN_PREFIX, SIDECAR_SUFFIXES, Folder, Link, Look, is_sidecar
 
 NEVER = (".env", ".env.*", "*.env", "*/.env.*", ".memkeep-*")  # as patterns on a path, where `*` also crosses `/`
-ENV_REASON = ".env files are never taken"
 _SECRET_FILES = frozenset(
     {"auth-profiles.json", "auth.json", "oauth.json", "credentials.json", "credentials-pending.json"}
     | {".netrc", "id_rsa", "id_ed25519"}
@@ -59,11 +59,6 @@ class Gathered(NamedTuple):
 def no_maps(_: Item) -> tuple[TableMap, ...]:
     """Return no mapping."""
     return ()
-
-
-def is_dotenv(name: str) -> bool:
-    """Say whether a file is a `.env` file by its name."""
-    return name == ".env" or name.startswith(".env.") or name.endswith(".env")
 
 
 def is_secret_file(name: str) -> bool:
@@ -170,7 +165,7 @@ class _Walk:
     def _may_be_taken(self, name: str) -> bool:
         """Say whether a thing may be taken at all, going by its name; leave it out if not."""
         last = name.rpartition("/")[2]
-        if not _is_text(last):
+        if not is_text(last):
             self._unnameable(name)
         elif last.startswith(OWN_PREFIX):
             self._leave(name, OWN_REASON)
@@ -210,7 +205,7 @@ class _Walk:
         return inside and link.leads_to.is_relative_to(self.bounds)
 
     def _link(self, name: str, link: Link) -> None:
-        target = _shown(str(link.leads_to))
+        target = shown(str(link.leads_to))
         if link.leads_to.is_relative_to(self.bounds):
             self._leave(name, f"a link by absolute path, to {target}, which is kept where it lies")
             return
@@ -238,15 +233,15 @@ class _Walk:
             Finding(
                 code="name_not_text",
                 severity=Severity.WARNING,
-                message=f"The name of {_shown(name)} is not valid UTF-8; it is not kept.",
-                part=_shown(name),
+                message=f"The name of {shown(name)} is not valid UTF-8; it is not kept.",
+                part=shown(name),
                 mend="Give it a name in UTF-8.",
             )
         )
 
     def _leave(self, name: str, reason: str) -> None:
         self.elsewhere.append(name)
-        self.out.omitted.append(Omission(part=_shown(name), reason=reason))
+        self.out.omitted.append(Omission(part=shown(name), reason=reason))
 
     def _part(self, item: Item, engine: str, role: Role, exclude: tuple[str, ...] = ()) -> None:
         self.elsewhere.append(item.name)
@@ -271,12 +266,4 @@ def _joined(folder: str, name: str) -> str:
 def _pattern(name: str, folder: str) -> str:
     """Return a name under a folder as a pattern that only it matches, relative to the folder."""
     under = name.removeprefix(f"{folder}/") if folder else name
-    return glob.escape("".join("?" if "\ud800" <= letter <= "\udfff" else letter for letter in under))
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(glob.escape(letter) if is_text(letter) else "?" for letter in under)

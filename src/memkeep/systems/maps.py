@@ -9,8 +9,6 @@ from memkeep.model import TableMap, TimeUnit
 if TYPE_CHECKING:
     from memkeep.engines.lance import LanceInspection
 
-NOTE_SUFFIXES = (".md", ".txt")
-
 USUAL: dict[str, tuple[str, ...]] = {
     "id": ("id", "uuid", "_id", "memory_id", "fact_id", "doc_id", "key", "hash"),
     "text": (
