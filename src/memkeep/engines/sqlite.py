@@ -14,7 +14,7 @@ import msgspec
 
 from memkeep.engines.sqlite_inspect import Inspection
 from memkeep.engines.sqlite_link import Child
-from memkeep.engines.sqlite_sql import quote
+from memkeep.engines.sqlite_sql import PATIENCE, quote
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run
 from memkeep.records.groups import Group
 
@@ -95,12 +95,15 @@ class SqliteEngine:
 
     name = "sqlite"
 
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience  # seconds to wait for locks, and for a database that does not hold still
+
     @contextmanager
     def freeze(self, part: Part, root: Path, scratch: Path) -> Iterator[SqliteOpened]:  # noqa: ARG002 - the contract's
         """Hold one moment of the live database at `part.path`."""
         with Child() as child:
             place = {"path": _bytes(Path(part.path)), "name": part.name, "scratch": _bytes(scratch)}
-            yield SqliteOpened(child, part, child.call("freeze", **place, maps=part.maps))
+            yield SqliteOpened(child, part, child.call("freeze", **place, maps=part.maps, patience=self._patience))
 
     @contextmanager
     def open(self, part: Part, root: Path) -> Iterator[SqliteOpened]:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     import apsw
 
 _MOST = 100
-_MALFORMED = re.compile(r"malformed inverted index for FTS\d table main\.(?P<name>.+)")
+_MALFORMED = re.compile(
+    r"malformed inverted index for FTS\d table main\.(?P<name>.+)|fts\d: .* for table \"(?P<table>.+)\"", re.DOTALL
+)
 _UNCHECKED = re.compile(
-    r"unable to validate the inverted index for FTS\d table main\.(?P<name>.+?): .*|no such tokenizer.*"
+    r"unable to validate the inverted index for FTS\d table main\.(?P<name>.+?): .*|no such tokenizer.*", re.DOTALL
 )
 _ARGUMENT = re.compile(
     r"""\s*((?:'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[^,'"`\[])*?)\s*(?:,|$)""", re.DOTALL
@@ -51,12 +53,15 @@ def check(con: "apsw.Connection", private: Path | None, maps: Sequence[TableMap]
     """Run all checks; an empty list means that all is well. `private` is the file, if it may be opened for writing."""
     indexes = {index.name: index for index in fts5_indexes(con)}
     findings = []
-    for message in _integrity(con):
-        if match := _MALFORMED.fullmatch(message):
-            findings.append(_misaligned(con, match["name"], indexes.pop(match["name"], None), maps, message))
-        elif match := _UNCHECKED.fullmatch(message):
-            indexes.pop(match["name"], None)
-            findings.append(_unchecked(match["name"], message))
+    for asked, message in _integrity(con):
+        malformed, unchecked = _MALFORMED.fullmatch(message), _UNCHECKED.fullmatch(message)
+        if malformed:
+            name = malformed["name"] or malformed["table"]
+            findings.append(_misaligned(con, name, indexes.pop(name, None), maps, message))
+        elif unchecked or asked:
+            name = asked or (unchecked["name"] if unchecked else "")
+            indexes.pop(name, None)
+            findings.append(_unchecked(name, message))
         else:
             text = f"SQLite's integrity check says: {message}."
             findings.append(Finding(code="sqlite_integrity", severity=Severity.ERROR, message=text))
@@ -69,22 +74,32 @@ def check(con: "apsw.Connection", private: Path | None, maps: Sequence[TableMap]
     return findings + _foreign_keys(con, maps)
 
 
-def _integrity(con: "apsw.Connection") -> list[str]:
-    """Return what `integrity_check` says; table by table when something (an unknown collation) ends it early."""
-    import apsw
+def _integrity(con: "apsw.Connection") -> list[tuple[str, str]]:
+    """Return what `integrity_check` says; with a table's name, why that table could not be checked.
 
-    def ask(table: str = "") -> list[str]:
-        try:
-            rows = query(con, f"PRAGMA integrity_check({table or _MOST})")
-        except apsw.Error as error:
-            return [str(error)]
-        return [str(row[0]) for row in rows if row[0] != "ok"]
+    An unknown collation, function or tokenizer ends the check of the whole database: then each table is asked alone.
+    """
+    import apsw
 
     try:
         rows = query(con, f"PRAGMA integrity_check({_MOST})")
     except apsw.Error:
-        return [message for table in tables(con) for message in ask(quote(table.name))]
-    return [str(row[0]) for row in rows if row[0] != "ok"]
+        names = [table.name for table in tables(con)]
+        names += [name for name, module in virtual(con).items() if module.startswith("fts")]
+        return [said for name in names for said in _integrity_of(con, name)]
+    return [("", str(row[0])) for row in rows if row[0] != "ok"]
+
+
+def _integrity_of(con: "apsw.Connection", table: str) -> list[tuple[str, str]]:
+    import apsw
+
+    try:
+        rows = query(con, f"PRAGMA integrity_check({quote(table)})")
+    except apsw.SQLError as error:
+        return [(table, str(error))]
+    except apsw.Error as error:
+        return [("", str(error))]
+    return [("", str(row[0])) for row in rows if row[0] != "ok"]
 
 
 def fts5_indexes(con: "apsw.Connection") -> list[Index]:
@@ -157,8 +172,8 @@ def _misaligned(
 
 
 def _unchecked(name: str, reason: str) -> Finding:
-    message = f"The full-text index {name} could not be checked ({reason})."
-    return Finding(code="fts_unchecked", severity=Severity.INFO, message=message)
+    message = f"Table {name} could not be checked: {reason}."
+    return Finding(code="sqlite_unchecked", severity=Severity.INFO, message=message)
 
 
 def _unpaired(con: "apsw.Connection", index: Index) -> int | None:

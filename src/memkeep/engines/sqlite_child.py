@@ -102,9 +102,11 @@ class _Child:
         assert self._held is not None  # noqa: S101 - the parent asks for a moment first
         return self._held
 
-    def _freeze(self, _: int, *, path: bytes, name: str, scratch: bytes, maps: list[Any]) -> dict[str, Any]:
+    def _freeze(
+        self, _: int, *, path: bytes, name: str, scratch: bytes, maps: list[Any], patience: float
+    ) -> dict[str, Any]:
         there = self._begin(path, maps)
-        self._held = sqlite_hold.hold_live(there, name, Path(os.fsdecode(scratch)), self._keep)
+        self._held = sqlite_hold.hold_live(there, name, Path(os.fsdecode(scratch)), self._keep, patience=patience)
         return self._described()
 
     def _open(self, _: int, *, path: bytes, name: str, maps: list[Any]) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def _copy(source: int, out: int) -> int:
     return done
 
 
-def copy_stable(paths: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Copy several files (those that exist) as they were at one moment, told by stamps before and after.
+def copy_stable(paths: Sequence[Path], targets: Sequence[Path]) -> dict[Path, Stamp | None]:
+    """Copy several files (those that exist) as they were at one moment, and return their stamps then.
 
     Raises `UnstableError` when they changed each time. Only for files that this process has no SQLite locks on.
     """
@@ -115,7 +115,7 @@ def copy_stable(paths: Sequence[Path], targets: Sequence[Path]) -> None:
                 finally:
                     os.close(source)
         if stamps(paths) == before:
-            return
+            return before
         clock.pause(min(0.01 * (attempt + 1), 0.1))
     raise UnstableError(
         f"{paths[0]} could not be locked, and it changed each of the {TRIES} times it was copied.",

@@ -71,6 +71,7 @@ class Live:
     scratch: Path
     keep: Descriptors
     fd: int
+    patience: float  # seconds to wait for other processes
 
     def side(self, suffix: str) -> Path:
         """Return the path of a side file."""

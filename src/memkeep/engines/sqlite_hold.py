@@ -45,15 +45,17 @@ class _MovedError(Exception):
     """What lies there changed its kind between looking and locking."""
 
 
-def hold_live(path: Path, name: str, scratch: Path, keep: Descriptors, *, copy: bool = True) -> Held:
+def hold_live(
+    path: Path, name: str, scratch: Path, keep: Descriptors, *, copy: bool = True, patience: float = PATIENCE
+) -> Held:
     """Hold a live database. Without `copy` a rollback-journal one stays locked, for a question or two.
 
     Raises `StoreError` when it is gone or may not be read, `UnstableError` when it never held still.
     """
-    until = clock.monotonic() + PATIENCE
+    until = clock.monotonic() + patience
     while True:
         try:
-            return _hold(Live(path, name, scratch, keep, _open(path, keep)), copy=copy)
+            return _hold(Live(path, name, scratch, keep, _open(path, keep), patience), copy=copy)
         except (_MovedError, FileNotFoundError):  # or a side file that was there a moment ago; `_open` tells the rest
             if clock.monotonic() > until:
                 message = f"{path} was opened, closed or replaced each time it was about to be read."
@@ -65,7 +67,7 @@ def hold_live(path: Path, name: str, scratch: Path, keep: Descriptors, *, copy: 
 
 def hold_private(path: Path, name: str, keep: Descriptors) -> Held:
     """Hold an image that lies in a folder of our own."""
-    live = Live(path, name, path.parent, keep, _open(path, keep))
+    live = Live(path, name, path.parent, keep, _open(path, keep), PATIENCE)
     size = os.fstat(live.fd).st_size
     if os.pread(live.fd, len(MAGIC), 0) != MAGIC:
         return as_bytes(live, NO_MAGIC) if size else as_empty(live)
@@ -114,13 +116,13 @@ def _lock(live: Live, *, copy: bool) -> Held:
 
 
 def _in_wal(live: Live) -> Held:
-    con = connect(live.path, "mode=ro")
+    con = connect(live.path, "mode=ro", live.patience)
     with _closed_on_error(con):
         query(con, TOUCH)
         _insist(value(con, "PRAGMA journal_mode") == "wal" and live.still_here())
         # The connection holds a shared lock from here on, so neither file can be deleted or replaced.
         shm, wal = (live.keep.open(live.side(suffix)) for suffix in ("-shm", "-wal"))
-        header = _begin(con, shm)
+        header = _begin(con, shm, live.patience)
         step = sqlite_wal.page_size(int.from_bytes(os.pread(live.fd, 2, 16), "big"))
         count = header.pages or os.fstat(live.fd).st_size // step
         laid_over = header.backfilled < header.frames
@@ -135,6 +137,8 @@ def _in_wal(live: Live) -> Held:
         return now is None or now.raw != header.raw or not live.still_here()
 
     def held() -> bool:
+        if not con.in_transaction:  # a full disk or an input/output error ends a transaction on its own
+            return False
         if laid_over:
             return sqlite_wal.wal_salts(wal) == header.salts
         now = os.fstat(live.fd)
@@ -159,8 +163,8 @@ def _insist(so: bool) -> None:  # noqa: FBT001 - reads as a sentence
         raise _MovedError
 
 
-def _begin(con: "apsw.Connection", shm: int) -> sqlite_wal.IndexHeader:
-    until = clock.monotonic() + PATIENCE
+def _begin(con: "apsw.Connection", shm: int, patience: float) -> sqlite_wal.IndexHeader:
+    until = clock.monotonic() + patience
     while clock.monotonic() < until:
         before = sqlite_wal.read_index(shm)
         con.execute("BEGIN")
@@ -207,7 +211,7 @@ def _closed(live: Live) -> Held:
 
 
 def _in_rollback(live: Live, *, copy: bool) -> Held:
-    con = connect(live.path, "mode=ro")
+    con = connect(live.path, "mode=ro", live.patience)
     with _closed_on_error(con):
         _begin_shared(con)
         _insist(value(con, "PRAGMA journal_mode") != "wal" and live.still_here() and not live.has_wal())

@@ -52,8 +52,8 @@ class Child:
         finally:
             os.close(stream)
         self._data = open(data, "rb", buffering=1 << 16)  # noqa: SIM115, PTH123 - closed in `close`
-        self._requests, self._replies = (pipe.fileno() for pipe in self._pipes()[:2])
-        for fd in (data, self._replies):
+        self._requests, self._replies, self._errors = self._pipes()
+        for fd in (data, self._replies.fileno()):
             with suppress(AttributeError, OSError):  # larger pipes are for speed only, and only on Linux
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, BUFFER)
         self._number = 0
@@ -69,7 +69,7 @@ class Child:
 
     def close(self) -> None:
         """End the process and wait for it."""
-        for pipe in (*self._pipes(), self._data):
+        for pipe in (self._requests, self._replies, self._errors, self._data):
             with suppress(OSError):
                 pipe.close()
         try:
@@ -93,7 +93,7 @@ class Child:
             number = self._send(op, arguments)
             while True:
                 try:
-                    there, kind, payload = read_frame(self._replies)
+                    there, kind, payload = read_frame(self._replies.fileno())
                 except EOFError:
                     self._ended()
                 if there != number:  # of an earlier conversation that was left before its end
@@ -122,17 +122,18 @@ class Child:
                         if there == number:
                             yield data
             except GeneratorExit:
-                self._send("stop", {"stream": number})
+                with suppress(ValueError, StoreError):  # there may be nobody left to stop
+                    self._send("stop", {"stream": number})
                 raise
 
-    def _pipes(self) -> tuple[Any, Any, Any]:
+    def _pipes(self) -> tuple[Any, Any, Any]:  # files, never bare descriptors, which may be another's once closed
         return self._process.stdin, self._process.stdout, self._process.stderr
 
     def _send(self, op: str, arguments: dict[str, Any]) -> int:
         with self._sending:
             self._number += 1
             try:
-                write_frame(self._requests, [self._number, op, arguments])
+                write_frame(self._requests.fileno(), [self._number, op, arguments])
             except BrokenPipeError:
                 self._ended()
             return self._number
@@ -144,7 +145,7 @@ class Child:
         return data
 
     def _ended(self) -> NoReturn:
-        said = self._process.stderr.read().decode(errors="replace").strip() if self._process.stderr else ""
+        said = self._errors.read().decode(errors="replace").strip()
         self._process.wait()
         error = StoreError(
             f"The process that reads databases ended before its time (status {self._process.returncode}).",

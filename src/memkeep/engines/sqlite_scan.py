@@ -92,9 +92,12 @@ def _match(there: Sequence[Table], maps: Sequence[TableMap]) -> tuple[list[tuple
 
 
 def _unreadable(table: Table, reading: _Reading) -> Finding:
+    import apsw
+
+    unknown = isinstance(reading.error, apsw.SQLError)  # a function or collation that only the product has
     return Finding(
         code="sqlite_table_unreadable",
-        severity=Severity.ERROR,
+        severity=Severity.WARNING if unknown else Severity.ERROR,
         message=f"Table {table.name} could be read up to row {reading.rows} only: {reading.error}.",
         mend="The image holds its bytes; an older snapshot may hold the rows.",
     )
@@ -135,7 +138,9 @@ def _read(
     import apsw
 
     reading = _Reading([])
-    for encoding in ("", str(value(con, "PRAGMA encoding"))):
+    stored = str(value(con, "PRAGMA encoding"))
+    # From UTF-16 SQLite makes UTF-8 of anything, and the same of different things: always look at the bytes.
+    for encoding in ("", stored) if stored == "UTF-8" else (stored,):
         reading = _Reading([])
         digest = blake3(_encode(table.columns))
         try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import apsw
 
 MAGIC = b"SQLite format 3\0"
-PATIENCE = 10.0  # seconds to wait for another process's lock
+PATIENCE = 10.0  # seconds to wait for other processes
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-~")
 _MODULE = re.compile(r"\bUSING\s+(?:\"([^\"]+)\"|\[([^\]]+)\]|`([^`]+)`|'([^']+)'|([^\s(;]+))", re.IGNORECASE)
 
@@ -34,8 +34,8 @@ def uri(path: Path, parameters: str) -> str:
     return "file://" + "".join(chr(c) if c in _PLAIN else f"%{c:02X}" for c in os.fsencode(path)) + "?" + parameters
 
 
-def connect(path: Path, parameters: str) -> "apsw.Connection":
-    """Open a database with URI parameters such as `mode=ro`; waits for locks, trusts no SQL that the schema holds."""
+def connect(path: Path, parameters: str, patience: float = PATIENCE) -> "apsw.Connection":
+    """Open a database with URI parameters such as `mode=ro`; wait so long for locks, trust no SQL of its schema."""
     import apsw
 
     write = "mode=rw" in parameters
@@ -49,7 +49,7 @@ def connect(path: Path, parameters: str) -> "apsw.Connection":
         if tries == 0 or not start:
             start[:] = [clock.monotonic()]
         clock.pause(min(0.001 * (tries + 1), 0.01))
-        return clock.monotonic() - start[0] < PATIENCE
+        return clock.monotonic() - start[0] < patience
 
     con.set_busy_handler(wait)
     return con

@@ -30,8 +30,7 @@ def as_copy(live: Live, *, hot: bool) -> Held:
 
     paths = [live.side(suffix) for suffix in _SUFFIXES]
     target = live.scratch / COPY
-    copy_stable(paths, [live.scratch / (COPY + suffix) for suffix in _SUFFIXES])
-    frozen = stamps(paths)
+    frozen = copy_stable(paths, [live.scratch / (COPY + suffix) for suffix in _SUFFIXES])
     try:
         con = connect(target, "mode=rw")
         try:
