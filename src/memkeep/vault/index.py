@@ -133,7 +133,7 @@ class Index:
 
         found: list[Location | None] = [None] * len(chunks)
         table = self._table()
-        if table is None or not chunks:
+        if table is None or not len(table["head"]) or not chunks:
             return found
         head, tail = _split(b"".join(chunks))
         at = table["head"].searchsorted(head)
