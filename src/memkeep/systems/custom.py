@@ -22,6 +22,14 @@ from memkeep.systems.maps import dims
 
 name = "custom"
 
+
+def _count_query(table: str) -> str:
+    quoted = table.replace('"', '""')
+    return f'SELECT count(*) FROM "{quoted}"'  # noqa: S608 - quoted
+
+
+queries = (_count_query("memories"), _count_query("memory"))  # the names that most stores use, which saves a process
+
 _LEFT_OUT = {".git": "version control", "node_modules": "program code that can be installed again"}
 
 
@@ -130,11 +138,6 @@ def _count(look: Look, parts: Sequence[Part], notes: Iterable[str]) -> int | Non
         elif primary and part.engine == "files":
             total += sum(1 for note in notes if part.name in (".", note))
     return total
-
-
-def _count_query(table: str) -> str:
-    quoted = table.replace('"', '""')
-    return f'SELECT count(*) FROM "{quoted}"'  # noqa: S608 - quoted
 
 
 def _fingerprint(look: Look, parts: Sequence[Part]) -> dict[str, Any]:

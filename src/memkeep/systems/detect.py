@@ -44,7 +44,7 @@ def discover(
         tops = _usual_tops(config, places)
     else:
         tops = list(dict.fromkeys(_given(path, config, places) for path in paths))
-    look = Look(tops, (query for system in SYSTEMS for query in system.queries))
+    look = Look(tops, (query for queries in (*(each.queries for each in SYSTEMS), custom.queries) for query in queries))
     folders = {top: _surveyed(look, top) for top in tops}
     places = _with_configs(look, folders, places)
     found: dict[tuple[str, str], Store] = {}

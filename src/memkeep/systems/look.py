@@ -123,14 +123,15 @@ class Look:
         return self._answers.get((file, query), [])
 
     def ask(self, wanted: Mapping[Path, Sequence[str]]) -> None:
-        """Ask several databases several queries at once; `rows` then has the answers."""
+        """Ask several databases several queries at once, as far as they were not asked yet; `rows` has the answers."""
         from memkeep.engines import sqlite
 
-        files = [file for file in wanted if self.database(file) is not None]
-        if not files:
-            return
-        for file, inspection in sqlite.inspect(files, {file: list(wanted[file]) for file in files}).items():
-            self._keep(file, inspection, wanted[file])
+        readable = [file for file in wanted if self.database(file) is not None]
+        asked = {file: [query for query in wanted[file] if (file, query) not in self._answers] for file in readable}
+        files = [file for file in readable if asked[file]]
+        if files:
+            for file, inspection in sqlite.inspect(files, asked).items():
+                self._keep(file, inspection, asked[file])
 
     def lance(self, table: Path) -> "LanceInspection | None":
         """Return what the Lance engine says of a table; None when it can't be read."""
