@@ -30,6 +30,7 @@ SMALL = 1 << 20  # bytes up to which a file is read when it is frozen; also the 
 ATTEMPTS = 20
 _PAUSE = 0.005  # seconds, times the number of the attempt
 _IN_MEMORY = 8 << 20  # bytes of small files that are kept in memory; those beyond go to a file in scratch
+_LOG = 4  # times a file must have only grown to be taken for a log, which may grow faster than it can be read twice
 _FRESH = 50_000_000  # nanoseconds: a change within the same tick of the file system's clock cannot be seen
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -283,7 +284,8 @@ class FilesOpened:
 
 def _read_still(seen: Seen) -> tuple[Seen, bytes]:
     """Read a small file until its state is the same before and after; raises `OSError` and `UnstableError`."""
-    before: bytes | None = None
+    before: tuple[Seen, bytes] | None = None
+    grown = 0
     for attempt in range(ATTEMPTS):
         if attempt:
             clock.pause(_PAUSE * attempt)
@@ -295,9 +297,17 @@ def _read_still(seen: Seen) -> tuple[Seen, bytes]:
         finally:
             os.close(descriptor)
         fresh = abs(clock.now().timestamp() * 1e9 - last.mtime_ns) < _FRESH
-        if first.state == last.state and len(data) == last.size and (not fresh or data == before):
-            return last, data
-        before = data if first.state == last.state else None
+        if first.state == last.state and len(data) == last.size:
+            if not fresh:
+                return last, data
+            if before is not None and data == before[1]:
+                return last, data
+            grown = grown + 1 if before is not None and data.startswith(before[1]) else 0
+            if before is not None and grown >= _LOG and before[1].endswith(b"\n"):
+                return before
+            before = last, data
+    if before is not None:  # unchanged while it was read, as far as the clock of the file system can tell
+        return before
     raise UnstableError(f"{seen.place} kept changing while it was read", hint="memkeep backup")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from memkeep.errors import MemkeepError, StoreError, UnsupportedError
+from memkeep.errors import StoreError, UnsupportedError
 from memkeep.model import Finding, Omission, Part, Role, Severity, Store
 from memkeep.ops.engines import engine
 
@@ -65,6 +65,13 @@ class Moment(msgspec.Struct, kw_only=True):
         for one in self.held:
             one.close()
 
+    def leave(self, part: Part, error: StoreError) -> None:
+        """Say that a part could not be read."""
+        self.omitted.append(Omission(part=part.name, reason=error.message))
+        self.findings.append(
+            Finding(code=UNREAD, severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint)
+        )
+
 
 def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:
     """Freeze the parts of a store; a part that can't be read is left out and said, unless none can."""
@@ -78,13 +85,8 @@ def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:
             except StoreError as error:
                 if part.role is Role.CANONICAL and len(parts) == 1:
                     raise
-                moment.omitted.append(Omission(part=part.name, reason=error.message))
-                moment.findings.append(
-                    Finding(
-                        code=UNREAD, severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint
-                    )
-                )
-        drifted = _settle(moment.held)
+                moment.leave(part, error)
+        drifted = _settle(moment)
     except BaseException:
         moment.__exit__()
         raise
@@ -104,20 +106,23 @@ def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:
     return moment
 
 
-def _settle(held: list[Held]) -> list[str]:
+def _settle(moment: Moment) -> list[str]:
     """Freeze again what moved; return the names of the parts that never held still together."""
     moved: list[Held] = []
-    last = held[-1] if held else None
+    last = moment.held[-1] if moment.held else None
     for attempt in range(ATTEMPTS):
-        moved = [one for one in held if one is not last and one.opened.moved()]  # in the order of freezing
+        moved = [one for one in moment.held if one is not last and one.opened.moved()]  # in the order of freezing
         if not moved or attempt == ATTEMPTS - 1:
             break
         for one in moved:
             try:
                 one.again()
-            except MemkeepError:
+            except StoreError as error:
                 one.close()
-                raise
+                if len(moment.held) == 1:
+                    raise
+                moment.held.remove(one)
+                moment.leave(one.part, error)
         last = moved[-1]
     return [one.part.name for one in moved]
 
