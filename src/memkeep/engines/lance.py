@@ -147,7 +147,9 @@ class LanceOpened:
         if reader is None:
             return
         rows = reader.scan(self._maps(), bits, probes, self._scratch)
-        if rows is None and self._shadowed():
+        if reader.findings and self._shadowed():
+            if rows is not None:
+                rows.close()
             reader = self._read() or reader
             rows = reader.scan(self._maps(), bits, probes, self._scratch)
         if rows is None:

@@ -1,9 +1,10 @@
 """Find where vectors lie in the data files of a Lance table, by their content.
 
-Lance writes a page of fixed-size vectors as their bytes one after another, a deleted or null row still taking its
-place (tried with the formats 2.0 to 2.2 and the legacy one). A vector that was found tells where all others of its
-page must be; that is then compared, a batch at a time. Where it does not hold, another page begins, which is searched
-for from there on. A run that is missed or wrong costs space in a vault, never correctness.
+Lance writes a page of fixed-size vectors as their bytes one after another, a deleted row still taking its place (tried
+with the formats 2.0 to 2.2 and the legacy one). A vector that was found tells where all others of its page must be;
+that is then compared, many at once. Where it does not hold, another page begins, which is searched for from there on.
+A page with null vectors has some bytes between them from format 2.1 on, and is passed over. A run that is missed or
+wrong costs space in a vault, never correctness.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 SMALLEST = 256  # bytes a vector; below that pieces cost more than they save
 _WINDOW = 4 << 20
+_NEAR = 64 << 10  # bytes that are searched first
+_TRUST = 16  # rows that are compared at once at first; four times what held before, later
+_SHORT = 8  # runs of fewer rows than that, one after another: a page that is not as it should be
 _LOST = 8  # files in which nothing was found, after which no more are searched
 _MISSES = 2  # vectors of one file that were not found, after which it is not searched any more
 
@@ -33,6 +37,7 @@ class _Column(msgspec.Struct):
     last: int = -1
     end: int = 0  # behind the last vector found
     misses: int = 0
+    short: int = 0  # short runs, one after another
     runs: list[Run] = []
 
 
@@ -68,7 +73,8 @@ class Finder:
             rows, vectors = rows[valid], vectors[valid]
         state = self._files.setdefault(file, {}).setdefault(column, _Column(stride=stride))
         done = 0
-        while done < len(rows) and state.misses < _MISSES:
+        state.short = 0
+        while done < len(rows) and state.misses < _MISSES and state.short < _SHORT:
             same = 0
             if state.base >= 0:
                 same = self._compare(file, state, rows[done:], vectors[done:])
@@ -77,6 +83,7 @@ class Finder:
                 state.end = state.base + (state.last + 1) * stride
                 done += same
                 continue
+            state.short = state.short + 1 if state.last - state.first < _SHORT else 0
             _finish(state)
             at = self._search(file, state.end, np.ascontiguousarray(vectors[done]).tobytes())
             if at < 0:
@@ -113,7 +120,8 @@ class Finder:
         if start < 0:
             return 0
         span = int(rows[-1] - rows[0]) + 1
-        block = self._read(file, start, min(span * stride, max(_WINDOW, stride)))
+        span = min(span, max(_TRUST, 4 * (state.last - state.first + 1)), max(1, _WINDOW // stride))
+        block = self._read(file, start, span * stride)
         held = len(block) // stride
         inside = int(np.searchsorted(rows, rows[0] + held))
         if not inside:
@@ -128,14 +136,16 @@ class Finder:
 
     def _search(self, file: str, start: int, vector: bytes) -> int:
         """Return where a vector lies, at or after `start`; -1 when it does not."""
+        size = _NEAR
         while True:
-            window = self._read(file, start, _WINDOW + len(vector))
+            window = self._read(file, start, size + len(vector))
             at = window.find(vector)
             if at >= 0:
                 return start + at
-            if len(window) < _WINDOW + len(vector):
+            if len(window) < size + len(vector):
                 return -1
-            start += _WINDOW
+            start += size
+            size = _WINDOW
 
 
 def _finish(state: _Column) -> None:
