@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+import memkeep
 from memkeep.cli.results import result_types
 from memkeep.cli.table import VERBS
 from memkeep.cli.views import status_of
@@ -44,19 +45,20 @@ def world(home: Path, run_cli: Callable) -> World:
         "CREATE TABLE memories (id TEXT PRIMARY KEY, text TEXT, category TEXT)",
         "INSERT INTO memories VALUES ('one', 'the cat sleeps', 'fact'), ('two', 'rye bread', 'taste')",
     )
-
-    def run(*words: Any) -> Any:
-        return run_cli(*words, "--vault", vault)
-
-    assert run("init", "--no-encryption").code == 0
-    first = run("backup", store, "--json").result["snapshots"][0]["id"]
+    memkeep.init_vault(vault, encrypt=False)
+    opened = memkeep.open_vault(vault)
+    first = opened.backup(store).snapshots[0].id
     _write(
         store,
         "UPDATE memories SET text = 'the cat \x1b[2J runs' WHERE id = 'one'",
         "DELETE FROM memories WHERE id = 'two'",
         "INSERT INTO memories VALUES ('three', 'Lisbon', 'place')",
     )
-    second = run("backup", store, "--json", "--tag", "nightly", "--label", "the second").result["snapshots"][0]["id"]
+    second = opened.backup(store, tag="nightly", label="the second").snapshots[0].id
+
+    def run(*words: Any) -> Any:
+        return run_cli(*words, "--vault", vault)
+
     return World(store, vault, first, second, run)
 
 
