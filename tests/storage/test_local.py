@@ -248,6 +248,58 @@ def test_a_writer_that_is_killed_leaves_no_object_and_the_next_one_cleans_up(tmp
     assert files_under(tmp_path) == [KEY]
 
 
+KILL_AT = """
+import os, signal, sys
+from pathlib import Path
+from memkeep.storage.local import LocalStorage
+
+calls, number = [], int(sys.argv[2])
+
+def dying(real):
+    def call(*words, **named):
+        calls.append(real.__name__)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*words, **named)
+    return call
+
+for name in ("open", "mkdir", "write", "fsync", "link", "unlink", "close"):
+    setattr(os, name, dying(getattr(os, name)))
+LocalStorage(Path(sys.argv[1])).put_new("data/ab/abcd", [b"half", b"whole"])
+print(len(calls))
+"""
+
+
+@pytest.mark.crash
+def test_killed_before_any_call_to_the_system_an_object_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    number = 0
+    done = None
+    while done is None:
+        number += 1
+        root = tmp_path / f"{number}"
+        said = subprocess.run(
+            [sys.executable, "-c", KILL_AT, str(root), str(number)],
+            env={"PYTHONPATH": str(Path(memkeep.__file__).parent.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (said.returncode, said.stderr) in {(0, ""), (-signal.SIGKILL, "")}
+        if said.returncode == 0:
+            done = int(said.stdout)
+        storage = LocalStorage(root)
+        listed = [found.key for found in storage.list("")]
+        assert listed in ([], [KEY])
+        if listed:
+            assert storage.get(KEY) == b"halfwhole"
+        else:
+            storage.put_new(KEY, [b"halfwhole"])
+        storage.put_new("next", [b"x"])
+        assert files_under(root) == [KEY, "next"]
+    assert done == number - 1 > 15
+
+
 def test_two_may_not_make_one_key_where_there_are_no_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

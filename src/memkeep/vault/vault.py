@@ -194,13 +194,14 @@ def create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
         master = crypto.new_master()
         slot, recovery = crypto.recovery_slot(master, vault_id, created)
         for one in (crypto.password_slot(master, password, vault_id, created), slot):
-            data = msgspec.json.encode(one)
-            storage.put_new(layout.KEYS + layout.digest_of(data), [data])
-    config = layout.Config(id=vault_id, created=created, encrypted=master is not None)
+            wrapped = msgspec.json.encode(one)
+            storage.put_new(layout.KEYS + layout.digest_of(wrapped), [wrapped])
+    data = layout.encode_config(layout.Config(id=vault_id, created=created, encrypted=master is not None))
+    config = layout.decode_config(data)
     vault = Vault(storage, config, Keys(master, vault_id))
     put_seal(storage, vault.keys, *vault.next_seal())
     try:
-        storage.put_new(layout.CONFIG, [layout.encode_config(config)])
+        storage.put_new(layout.CONFIG, [data])
     except ObjectExistsError as error:
         raise _taken(storage) from error
     return vault, recovery
