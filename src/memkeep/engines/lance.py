@@ -5,8 +5,9 @@ and its transaction; older versions are left out, as are tags of them. The files
 put back; with the `lance` package (the format's own library, not `lancedb`) the rows are read too.
 """
 
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,12 @@ class LanceOpened:
 
     def entries(self) -> list[Entry]:
         """Return the files of the version and the folders that they lie in."""
-        folders = {parent for name in self._pin.files for parent in Path(name).parents}
         found = []
-        for folder in sorted(folders):
-            now = (self._pin.folder / folder).stat() if (self._pin.folder / folder).is_dir() else None
-            if now is not None:
+        for folder in sorted({parent for name in self._pin.files for parent in Path(name).parents}):
+            with suppress(FileNotFoundError):  # the live table is gone; its files are held
+                now = (self._pin.folder / folder).stat()
                 path = self._path("" if folder == Path() else folder.as_posix())
-                found.append(Entry(path=path, kind="dir", mode=now.st_mode & 0o7777, mtime_ns=now.st_mtime_ns))
+                found.append(Entry(path=path, kind="dir", mode=stat.S_IMODE(now.st_mode), mtime_ns=now.st_mtime_ns))
         found += [
             Entry(path=self._path(held.name), size=held.size, mode=held.mode, mtime_ns=held.mtime_ns)
             for held in self._pin.files.values()
@@ -183,7 +183,9 @@ class LanceOpened:
         if reader is not None:
             reader.validate()
             if reader.findings and self._shadowed():
+                runs = reader.finder
                 reader = self._read() or reader
+                reader.finder = runs
                 reader.validate()
             found += [one for one in reader.findings if one not in found]
         return found

@@ -45,6 +45,7 @@ class Reader:
         """Open; when that fails there is a finding, and everything below does nothing."""
         self.findings: list[Finding] = []
         self.finder = Finder(pin.read)
+        self._read_file = pin.read
         self.answers: tuple[Probe, ...] = ()
         self._manifest = pin.manifest
         self._part = part
@@ -64,6 +65,7 @@ class Reader:
     ) -> Rows | None:
         """Read every row once, and ask the probes; None (and a finding) when not all rows can be read."""
         self._whole = False
+        self.finder = Finder(self._read_file)
         if self._dataset is None:
             return None
         rows = Rows(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lance
 import lancedb
@@ -21,7 +21,7 @@ from memkeep import clock
 from memkeep.engines import descriptors, lance_pin, lance_probes
 from memkeep.engines.lance import LanceEngine, LanceInspection, inspect
 from memkeep.errors import StoreError, UnstableError
-from memkeep.model import Part, Probe, Role, Severity, TableMap
+from memkeep.model import Baseline, Part, Probe, Role, Severity, TableMap
 from memkeep.records import groups
 
 REAL = {
@@ -42,90 +42,108 @@ def records(found: list[groups.Group]) -> dict[str, dict[str, Any]]:
     return out
 
 
+def descriptors_open() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
 def digest_of(hold: Any, table: Path) -> str:
     with hold(table) as opened:
         list(opened.scan({}, ()))
         return opened.baseline().tables["memories"].digest
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("name", REAL)
-def test_a_real_store_gives_what_its_ground_truth_says(
+class Taken(NamedTuple):
+    """What one freeze of a real store gave, and what its ground truth says."""
+
+    truth: dict[str, Any]
+    said: dict[str, Any]  # of the table
+    path: str
+    map: TableMap
+    records: dict[str, dict[str, Any]]
+    baseline: Baseline
+    root: Path  # where the image was written
+
+
+@pytest.fixture(params=list(REAL))
+def taken(
+    request: pytest.FixtureRequest,
     copy_store: Callable[..., Path],
     hold: Any,
-    reopen: Any,
     write_out: Any,
     tree_hash: Callable[[Path], dict[str, str]],
-    name: str,
-) -> None:
-    store = copy_store(name)
+) -> Taken:
+    """Freeze the table of a real store, read it and write out its image."""
+    store = copy_store(request.param)
     truth = json.loads((store / "truth.json").read_text())
-    path, fields = REAL[name]
-    said = truth["lance"].get("memories") or truth["lance"]["lancedb/memories"]
-    table = store / path
-    map_ = TableMap(
-        collection="memories",
-        table="memories",
-        id="id",
-        fields={"text": "text", "category": "category", **fields},
-        vectors=("vector",),
-    )
+    path, fields = REAL[request.param]
+    fields = {"text": "text", "category": "category", **fields}
+    map_ = TableMap(collection="memories", table="memories", id="id", fields=fields, vectors=("vector",))
     before = tree_hash(store)
-    with hold(table, map_, root=store) as opened:
+    with hold(store / path, map_, root=store) as opened:
         found = records(list(opened.scan({})))
-        baseline = opened.baseline()
         assert opened.check() == []
         assert opened.findings() == []
         assert opened.held()
         assert not opened.moved()
         root = write_out(opened)
+        baseline = opened.baseline()
     assert tree_hash(store) == before
+    said = truth["lance"].get("memories") or truth["lance"]["lancedb/memories"]
+    return Taken(truth, said, path, map_, found, baseline, root)
 
-    ids = truth.get("ids") or list(found)
-    assert sorted(found) == sorted(ids)
-    assert baseline.tables["memories"].rows == said["rows"] == len(found)
-    assert baseline.facts["lance_version"] == said["version"]
-    assert baseline.facts["fragments"] == said["fragments"]
-    assert list(baseline.facts["columns"]) == list(said["columns"])
-    assert baseline.facts["vectors"]["memories.vector"] == {"count": said["rows"], "dims": {"16": said["rows"]}, "missing": 0}
-    summary = baseline.facts["summary"]["memories"]
-    if name.startswith(("pro", "memory-lancedb")):
-        assert summary["category"] == truth["records"]["categories"]
-        assert (summary["oldest"], summary["newest"]) == (truth["records"]["time_min"], truth["records"]["time_max"])
-        text = "".join(
-            json.dumps([id_, found[id_]["text"]], ensure_ascii=False, separators=(",", ":")) + "\n" for id_ in sorted(found)
-        )
-        assert sha256(text.encode()).hexdigest() == truth["records"]["text_digest"]
-    if "scope" in fields:
-        assert summary["scope"] == truth["records"]["scopes"]
 
-    restored = lancedb.connect(root / Path(path).parent).open_table("memories").to_arrow().to_pylist()
+@pytest.mark.real
+def test_a_real_store_gives_what_its_ground_truth_says(taken: Taken) -> None:
+    rows, facts = taken.said["rows"], taken.baseline.facts
+    assert sorted(taken.records) == sorted(taken.truth["ids"])
+    assert taken.baseline.tables["memories"].rows == rows == len(taken.records)
+    assert facts["lance_version"] == taken.said["version"]
+    assert facts["fragments"] == taken.said["fragments"]
+    assert list(facts["columns"]) == list(taken.said["columns"])
+    assert facts["vectors"]["memories.vector"] == {"count": rows, "dims": {"16": rows}, "missing": 0}
+    summary = facts["summary"]["memories"]
+    if "records" in taken.truth:
+        truth = taken.truth["records"]
+        assert summary["category"] == truth["categories"]
+        assert (summary["oldest"], summary["newest"]) == (truth["time_min"], truth["time_max"])
+        lines = [
+            json.dumps([id_, taken.records[id_]["text"]], ensure_ascii=False, separators=(",", ":")) + "\n"
+            for id_ in sorted(taken.records)
+        ]
+        assert sha256("".join(lines).encode()).hexdigest() == truth["text_digest"]
+    if "scope" in taken.map.fields:
+        assert summary["scope"] == taken.truth["records"]["scopes"]
+
+
+@pytest.mark.real
+def test_the_image_of_a_real_store_opens_with_the_plain_library_and_equals_the_records(taken: Taken) -> None:
+    restored = lancedb.connect(taken.root / Path(taken.path).parent).open_table("memories").to_arrow().to_pylist()
     hasher = sha256()
     for row in sorted(restored, key=lambda row: row["id"]):
-        vector = np.asarray(row["vector"], "<f4").tobytes()
+        vector = np.asarray(row.pop("vector"), "<f4").tobytes()
         hasher.update(row["id"].encode() + b"\0" + vector)
-        assert found[row["id"]]["vector"] == {"dims": 16, "type": "f32", "blake3": blake3(vector).hexdigest(8)}
-        assert {key: value for key, value in row.items() if key != "vector"} == {
-            key: value for key, value in found[row["id"]].items() if key != "vector"
-        }
-    assert hasher.hexdigest() == said["vectors_sha256"]
+        record = dict(taken.records[row["id"]])
+        assert record.pop("vector") == {"dims": 16, "type": "f32", "blake3": blake3(vector).hexdigest(8)}
+        assert record == row
+    assert hasher.hexdigest() == taken.said["vectors_sha256"]
 
-    with reopen(root, path, map_) as image:
+
+@pytest.mark.real
+def test_the_image_of_a_real_store_gives_the_same_rows_and_the_same_answers(taken: Taken, reopen: Any) -> None:
+    with reopen(taken.root, taken.path, taken.map) as image:
         assert image.check() == []
-        assert records(list(image.scan({}, baseline.probes))) == found
-        again = image.baseline()
+        assert records(list(image.scan({}, taken.baseline.probes))) == taken.records
+        assert image.baseline() == taken.baseline
         assert image.findings() == []
-    assert (again.tables, again.probes, again.facts) == (baseline.tables, baseline.probes, baseline.facts)
-    assert len([probe for probe in baseline.probes if probe.kind == "vector"]) == 4
-    for probe in baseline.probes:
-        if probe.kind == "vector":
-            assert (probe.ids[0], probe.scores[0]) == (probe.question, 0.0)
-            assert list(probe.scores) == sorted(probe.scores)
-    if name.startswith("pro"):
-        words = [probe for probe in baseline.probes if probe.kind == "text"]
-        assert words
-        for probe in words:
-            assert all(probe.question.lower() in found[id_]["text"].lower() for id_ in probe.ids)
+    asked = {kind: [probe for probe in taken.baseline.probes if probe.kind == kind] for kind in ("vector", "text")}
+    assert len(asked["vector"]) == 4
+    for probe in asked["vector"]:
+        assert (probe.ids[0], probe.scores[0]) == (probe.question, 0.0)
+        assert list(probe.scores) == sorted(probe.scores)
+    assert bool(asked["text"]) == bool(taken.said["indices"])
+    for probe in asked["text"]:
+        assert probe.ids
+        assert all(probe.question.lower() in taken.records[id_]["text"].lower() for id_ in probe.ids)
 
 
 @pytest.mark.real
@@ -206,7 +224,9 @@ def test_the_digest_stays_when_rows_are_written_in_another_order(
     ],
     ids=["text", "number", "null", "vector"],
 )
-def test_the_digest_notices_the_smallest_change(make_table: Any, hold: Any, change: dict[str, str], make_rows: Any) -> None:
+def test_the_digest_notices_the_smallest_change(
+    make_table: Any, hold: Any, change: dict[str, str], make_rows: Any
+) -> None:
     table = make_table(20)
     before = digest_of(hold, table)
     dataset = lance.dataset(str(table))
@@ -286,7 +306,9 @@ def test_an_empty_table_and_a_table_without_vectors_are_read(tmp_path: Path, hol
     assert {key: row["text"] for key, row in found.items()} == {1: None, 2: "b", 3: "c"}
 
 
-def test_ids_that_occur_twice_are_all_there(tmp_path: Path, hold: Any, make_rows: Any, reopen: Any, write_out: Any) -> None:
+def test_ids_that_occur_twice_are_all_there(
+    tmp_path: Path, hold: Any, make_rows: Any, reopen: Any, write_out: Any
+) -> None:
     table = tmp_path / "s" / "memories.lance"
     lance.write_dataset(make_rows(0, 10), str(table))
     lance.write_dataset(make_rows(0, 10), str(table), mode="append")
@@ -453,7 +475,7 @@ def test_a_newest_version_that_is_not_whole_is_refused(
 ) -> None:
     monkeypatch.setattr(clock, "pause", lambda _: None)
     table = make_table(10, 10)
-    victim = sorted((table / "data").iterdir())[0]
+    victim = min((table / "data").iterdir())
     victim.unlink()
     with pytest.raises(StoreError, match="not whole") as raised, hold(table):
         pass
@@ -516,17 +538,19 @@ def test_descriptors_are_let_go_after_a_failure_and_after_use(
     with hold(table) as opened:
         assert opened.held()
     monkeypatch.setattr(clock, "pause", lambda _: None)
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = descriptors_open()
     with hold(table) as opened:
-        assert len(os.listdir("/proc/self/fd")) == len(before) + 4
-    assert sorted(os.listdir("/proc/self/fd")) == before
+        assert len(descriptors_open()) == len(before) + 4
+    assert descriptors_open() == before
     next((table / "data").iterdir()).unlink()
     with pytest.raises(StoreError), hold(table):
         pass
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert descriptors_open() == before
 
 
-def test_rows_are_read_from_what_is_held_when_the_live_table_is_gone(make_table: Any, hold: Any, write_out: Any) -> None:
+def test_rows_are_read_from_what_is_held_when_the_live_table_is_gone(
+    make_table: Any, hold: Any, write_out: Any
+) -> None:
     table = make_table(100, 50, 50)
     lance.dataset(str(table)).delete("id = 'memory-00009'")
     digest = digest_of(hold, table)
@@ -560,9 +584,9 @@ def test_files_beyond_the_limit_of_descriptors_are_copied(
     table = make_table(*[3] * 12)
     digest = digest_of(hold, table)
     monkeypatch.setattr(descriptors, "room", lambda _: 4)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(descriptors_open())
     with hold(table) as opened:
-        assert len(os.listdir("/proc/self/fd")) == before + 4 + 2  # the manifest and the transaction too
+        assert len(descriptors_open()) == before + 4 + 2  # the manifest and the transaction too
         shutil.rmtree(table)
         assert len(records(list(opened.scan({})))) == 36
         assert opened.baseline().tables["memories"].digest == digest
@@ -677,7 +701,9 @@ def test_branches_tags_and_unmerged_rows_are_left_out_and_said(make_table: Any, 
 
 
 @pytest.mark.damage
-def test_a_restored_table_with_a_lost_file_is_found_out(make_table: Any, hold: Any, reopen: Any, write_out: Any) -> None:
+def test_a_restored_table_with_a_lost_file_is_found_out(
+    make_table: Any, hold: Any, reopen: Any, write_out: Any
+) -> None:
     table = make_table(10, 10)
     lance.dataset(str(table)).delete("id = 'memory-00001'")
     with hold(table) as opened:
@@ -753,7 +779,9 @@ def test_reading_changes_nothing_in_the_live_folder(
     assert {path: path.stat().st_mtime_ns for path in [table.parent, *table.parent.rglob("*")]} == before
 
 
-def test_paths_with_spaces_and_letters_of_all_languages_are_read(tmp_path: Path, make_table: Any, hold: Any, write_out: Any) -> None:
+def test_paths_with_spaces_and_letters_of_all_languages_are_read(
+    tmp_path: Path, make_table: Any, hold: Any, write_out: Any
+) -> None:
     place = tmp_path / "Müller's Agent 記憶 %20 #1?"
     shutil.move(make_table(20), place / "lance db" / "memories.lance")
     with hold(place / "lance db" / "memories.lance", root=place) as opened:

@@ -1,6 +1,7 @@
 """Where vectors lie in the data files."""
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,12 @@ def test_null_vectors_cost_no_time_and_the_pages_without_them_are_found(
     assert sum(len(runs) for runs in found.values()) < 40
 
 
-@pytest.mark.parametrize(("type_", "dims", "stride"), [(pa.float16(), 256, 512), (pa.float64(), 64, 512), (pa.float32(), 65, 260)])
-def test_vectors_of_every_width_are_found(tmp_path: Path, hold: Any, type_: pa.DataType, dims: int, stride: int) -> None:
+@pytest.mark.parametrize(
+    ("type_", "dims", "stride"), [(pa.float16(), 256, 512), (pa.float64(), 64, 512), (pa.float32(), 65, 260)]
+)
+def test_vectors_of_every_width_are_found(
+    tmp_path: Path, hold: Any, type_: pa.DataType, dims: int, stride: int
+) -> None:
     table = tmp_path / "memories.lance"
     numbers = np.random.default_rng(2).standard_normal(400 * dims).astype(type_.to_pandas_dtype())
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(numbers, type_), dims)
@@ -104,6 +109,20 @@ def test_vectors_of_every_width_are_found(tmp_path: Path, hold: Any, type_: pa.D
     found = runs_of(hold, table)
     assert {run.stride for runs in found.values() for run in runs} == {stride}
     assert covered(table, found) == 1.0
+
+
+def test_runs_stay_known_when_the_table_is_cleaned_up_before_the_checks(
+    make_table: Callable[..., Path], hold: Any
+) -> None:
+    table = make_table(200, 100)
+    with hold(table) as opened:
+        list(opened.scan({}))
+        found = [opened.runs(entry) for entry in opened.entries()]
+        assert any(found)
+        entries = opened.entries()
+        shutil.rmtree(table)
+        assert opened.check() == []
+        assert [opened.runs(entry) for entry in entries] == found
 
 
 def test_small_vectors_have_no_runs(make_table: Callable[..., Path], hold: Any) -> None:
@@ -166,8 +185,6 @@ def test_what_is_found_are_the_vectors_wherever_pages_are_cut_and_whatever_is_de
             rows = kept[at : at + size]
             finder.add("f", "vector", rows, vectors[rows], None)
             at += size
-        blocks = [
-            file[run.offset + i * run.stride :][:stride] for run in finder.runs("f") for i in range(run.count)
-        ]
+        blocks = [file[run.offset + i * run.stride :][:stride] for run in finder.runs("f") for i in range(run.count)]
         assert set(blocks) <= {vector.tobytes() for vector in vectors}
         assert {vectors[i].tobytes() for i in kept} <= set(blocks)

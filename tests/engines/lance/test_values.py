@@ -28,8 +28,12 @@ ODD = {
     "unsigned": ([2**64 - 1, None, 0], pa.uint64(), [2**64 - 1, None, 0]),
     "half": ([0.5, None, -2.0], pa.float16(), [0.5, None, -2.0]),
     "floats": ([0.1, None, -0.0], pa.float64(), [0.1, None, -0.0]),
-    "seconds": ([datetime(2026, 1, 2, 3, 4, 5), None, None], pa.timestamp("s"), ["2026-01-02T03:04:05", None, None]),
-    "nanoseconds": ([1, None, 10**18 + 1], pa.timestamp("ns"), ["1970-01-01T00:00:00.000000001", None, "2001-09-09T01:46:40.000000001"]),
+    "seconds": ([1767323045, None, None], pa.timestamp("s"), ["2026-01-02T03:04:05", None, None]),
+    "nanoseconds": (
+        [1, None, 10**18 + 1],
+        pa.timestamp("ns"),
+        ["1970-01-01T00:00:00.000000001", None, "2001-09-09T01:46:40.000000001"],
+    ),
     "zoned": (
         [datetime(2026, 7, 1, 12, tzinfo=UTC), None, None],
         pa.timestamp("us", "Europe/Berlin"),
@@ -49,7 +53,11 @@ ODD = {
     ),
     "maps": ([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64()), [[["k", 1]], None, []]),
     "nothing": ([None, None, None], pa.null(), [None, None, None]),
-    "moments in lists": ([[1], None, [2]], pa.list_(pa.timestamp("us")), [["1970-01-01T00:00:00.000001"], None, ["1970-01-01T00:00:00.000002"]]),
+    "moments in lists": (
+        [[1], None, [2]],
+        pa.list_(pa.timestamp("us")),
+        [["1970-01-01T00:00:00.000001"], None, ["1970-01-01T00:00:00.000002"]],
+    ),
 }
 
 
