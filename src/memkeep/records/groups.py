@@ -21,7 +21,7 @@ import msgspec
 from blake3 import blake3
 
 Cell: TypeAlias = bool | int | float | str | dict[str, Any] | list[Any] | None
-TARGET_ROWS = 64
+TARGET_ROWS = 128
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ _decoder = msgspec.json.Decoder(_Wire)
 
 
 def bits_for(rows: int) -> int:
-    """Return how many bucket bits give about 64 rows a group (0 to 24)."""
+    """Return how many bucket bits give about 128 rows a group (0 to 24)."""
     return min(24, max(0, math.ceil(math.log2(rows / TARGET_ROWS)))) if rows > TARGET_ROWS else 0
 
 

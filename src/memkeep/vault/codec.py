@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
 
 PAGE = 4096
-CHUNK = 65536
+CHUNK = 131072
 MAX_CHUNK = 1 << 26
 MAX_BLOB = MAX_CHUNK + (MAX_CHUNK >> 6) + PAGE  # what does not shrink grows by less than this
 FULL, PAGES, TEXT = 1, 2, 3
@@ -43,8 +43,8 @@ _PLAIN, _SAME = 0, 5  # page kinds; those between are float32
 _STEADY, _RANDOM = 12, 100  # spread of the low 7 bits over the sampled floats of a page
 _SHORTEST = 8  # bytes: zstd takes no shorter dictionary
 _LEVEL_FULL = 1
-_LEVEL_TEXT = 6
-_LEVEL_DELTA = 6
+_LEVEL_TEXT = 3
+_LEVEL_DELTA = 10  # little is left to compress, and it is what every later day costs
 
 
 class Coder:
@@ -80,7 +80,7 @@ class Coder:
 
     def text(self, raw: bytes, base: bytes, base_id: bytes) -> bytes:
         """Encode a chunk with another as its dictionary."""
-        frame = _compressor(_LEVEL_TEXT, base).compress(raw) if raw else b""
+        frame = _compressor(_LEVEL_DELTA, base).compress(raw) if raw else b""
         return b"".join([_HEAD.pack(TEXT, len(raw)), base_id, frame])
 
     def decode(self, blob: bytes, base: bytes, name: str) -> bytes:

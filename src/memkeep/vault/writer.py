@@ -104,14 +104,17 @@ class Writer:
     # -- taking in ----------------------------------------------------------------------------------------------
 
     def put_stream(self, buffers: Iterable[bytes], parent: Recipe | None = None, *, text: bool = False) -> Recipe:
-        """Store a stream in chunks of 64 KiB, changed ones as deltas against the parent's at that place."""
+        """Store a stream in chunks of 128 KiB, changed ones as deltas against the parent's at that place.
+
+        What was added at the end is a delta against the parent's last chunk: it has the same words and structures.
+        """
         theirs = split_ids(parent.ids) if parent is not None and not parent.runs else []
         ids: list[bytes] = []
         hasher = blake3()
         size = 0
         for raw in cut(buffers, codec.CHUNK):
             hasher.update(raw)
-            base = theirs[len(ids)] if len(ids) < len(theirs) else None
+            base = theirs[min(len(ids), len(theirs) - 1)] if theirs else None
             ids.append(self._take(raw, base, text=text))
             size += len(raw)
         lengths = [codec.CHUNK] * (size // codec.CHUNK) + [size % codec.CHUNK] * bool(size % codec.CHUNK)
