@@ -167,6 +167,12 @@ def test_a_folder_with_nothing_to_keep_is_an_error(find: Find, tmp_path: Path, n
         find(given)
 
 
+def test_a_folder_called_backups_holds_something(make: Any, find: Find, tmp_path: Path) -> None:
+    make.files(tmp_path, "given/backups/cache/a")
+    (store,) = find(tmp_path / "given")
+    assert [part.name for part in store.parts] == ["."]
+
+
 def test_an_empty_file_and_a_dotenv_file_are_nothing_to_keep(find: Find, tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     (tmp_path / ".env").write_text("KEY=x")
@@ -331,6 +337,25 @@ def test_openclaw_json_of_a_given_state_folder_counts_too(make: Any, find: Find,
         store = next(store for store in find(given) if store.system == "openclaw-hybrid")
         assert store.fingerprint["outside"] == {"lancedb/memories.lance": str(vectors)}
     assert find(tmp_path / "vectors")[0].system == "openclaw-lancedb"
+
+
+def test_a_configured_folder_is_looked_at_by_itself(make: Any, find: Find, home: Path, tmp_path: Path) -> None:
+    said = {"plugins": {"entries": {"memory-lancedb": {"config": {"dbPath": str(tmp_path / "data")}}}}}
+    make.state_dir(home / ".openclaw", said)
+    make.table(tmp_path / "data/memories.lance", make.legacy)
+    make.hybrid(tmp_path / "data/someone elses")
+    assert sorted(store.system for store in find()) == ["openclaw-core", "openclaw-lancedb"]
+
+
+def test_a_home_folder_with_a_store_in_it_is_not_taken_as_a_whole(make: Any, find: Find, home: Path) -> None:
+    entries = {"openclaw-hybrid-memory": {"config": {"sqlitePath": "~/facts.db"}}}
+    make.state_dir(home / ".openclaw", {"plugins": {"entries": entries}})
+    make.table(make.hybrid(home) / "lancedb/memories.lance", ["id", "text", "why", "vector"])
+    make.database(home / "edicts.db")
+    make.files(home, "photos/a.jpg", "letter.txt", "memory.wal", ".bashrc")
+    found = {store.system: {part.name for part in store.parts} for store in find()}
+    assert found["openclaw-hybrid"] == {"edicts.db", "facts.db", "lancedb/memories.lance", "memory.wal"}
+    assert "openclaw.json" in found["openclaw-core"]
 
 
 def test_a_copied_state_folder_does_not_lead_to_the_live_one(make: Any, find: Find, home: Path, tmp_path: Path) -> None:

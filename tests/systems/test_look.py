@@ -1,6 +1,7 @@
 import os
 import sqlite3
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def test_a_folder_is_listed_by_kind_in_order(make: Any, tmp_path: Path) -> None:
     assert here.links["link"].target == "a"
     assert here.links["link"].leads_to == tmp_path / "a"
     assert here.others == ("pipe",)
-    assert Look().folder(tmp_path / "gone") == Look().folder(tmp_path / "a") == ({}, (), (), {}, (), "")
+    assert Look().folder(tmp_path / "gone") == Look().folder(tmp_path / "a") == ({}, (), (), {}, (), "", ())
 
 
 def test_known_databases_are_inspected_together_and_once(make: Any, tmp_path: Path, asked: list[list[str]]) -> None:
@@ -81,40 +82,20 @@ def test_only_what_may_be_a_database_is_inspected(make: Any, tmp_path: Path, ask
     assert asked == [["block", "empty.db", "garbage.SQLITE", "plain name"]]
 
 
-def test_no_database_is_opened_in_this_process(
-    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree_hash: Callable[[Path], dict[str, str]]
-) -> None:
-    make.database(tmp_path / "a.db", "PRAGMA journal_mode=wal; CREATE TABLE t(x);")
-    make.database(tmp_path / "b")
-    before = tree_hash(tmp_path)
-    opened: list[str] = []
-
-    def refuse(path: Any, *arguments: Any, **more: Any) -> Any:
-        opened.append(str(path))
-        return real(path, *arguments, **more)
-
-    real = os.open
-    monkeypatch.setattr(os, "open", refuse)
-    look = Look()
-    look.survey(tmp_path)
-    assert look.columns(tmp_path / "a.db") == {"t": ["x"]}
-    assert look.is_database(tmp_path / "b")
-    assert not any(Path(path).parent == tmp_path for path in opened)
-    assert tree_hash(tmp_path) == before
-
-
 def test_an_open_connection_of_this_process_keeps_its_locks(make: Any, tmp_path: Path) -> None:
-    file = make.database(tmp_path / "a.db", "CREATE TABLE t(x);")
-    mine = sqlite3.connect(file, isolation_level=None)
-    mine.execute("BEGIN IMMEDIATE")
+    names = ("a.db", "no ending")
+    mine = [sqlite3.connect(make.database(tmp_path / name), isolation_level=None) for name in names]
+    for connection in mine:
+        connection.execute("BEGIN IMMEDIATE")
     look = Look()
     look.survey(tmp_path)
-    assert look.columns(file) == {"t": ["x"]}
-    other = sqlite3.connect(file, isolation_level=None, timeout=0)
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        other.execute("BEGIN IMMEDIATE")
-    other.close()
-    mine.close()
+    assert [look.is_database(tmp_path / name) for name in names] == [True, True]
+    other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    for name in names:
+        tried = subprocess.run([sys.executable, "-c", other, tmp_path / name], capture_output=True, check=False)
+        assert b"database is locked" in tried.stderr
+    for connection in mine:
+        connection.close()
 
 
 def test_a_survey_goes_as_deep_as_is_said(make: Any, tmp_path: Path) -> None:

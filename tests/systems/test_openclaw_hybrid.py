@@ -198,6 +198,15 @@ def test_a_copy_of_facts_beside_it_is_kept_but_is_no_second_memory(make: Any, fi
     }
 
 
+def test_facts_in_a_folder_below_belong_to_the_store_above(
+    make: Any, find: Find, complete: Callable[..., None], tmp_path: Path
+) -> None:
+    make.hybrid(make.hybrid(tmp_path / "memory") / "archive")
+    store = one(find, tmp_path)
+    assert set(roles(store)) == {"facts.db", "archive/facts.db"}
+    complete(store)
+
+
 def test_stores_of_other_products_in_the_folder_are_not_taken(
     make: Any, find: Find, complete: Callable[..., None], tmp_path: Path
 ) -> None:

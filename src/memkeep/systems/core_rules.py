@@ -5,6 +5,7 @@ Names are those of OpenClaw 2026.9.6, and what is left out follows its own backu
 """
 
 import re
+from functools import cache, partial
 from pathlib import Path
 
 from memkeep.model import Role
@@ -59,6 +60,7 @@ def state_folder(look: Look, state: Path, spaces: set[Path]) -> Choose:
 
 def workspace(look: Look) -> Choose:
     """Return what the things in a workspace are: all of it is canonical, but for other products' stores in it."""
+    facts_in = cache(partial(marks.hybrid_facts, look))
 
     def choose(item: Item) -> Role | Leave:
         if item.kind == "folder":
@@ -68,7 +70,7 @@ def workspace(look: Look) -> Choose:
             return _table(look, item.path)
         if item.kind == "database" and marks.is_oc_memory(look.columns(item.path)):
             return Leave()
-        if item.path.suffix != ".md" and marks.hybrid_facts(look, item.path.parent):
+        if item.path.suffix != ".md" and facts_in(item.path.parent):
             return Leave()
         return Role.CANONICAL
 

@@ -112,7 +112,7 @@ def _holds_something(look: Look, part: Part) -> bool:
         return True
     if not path.is_dir():
         return bool(look.folder(path.parent).files.get(path.name)) and not is_dotenv(path.name)
-    return any(any(look.folder(folder).files.values()) for folder in look.survey(path, depth=None))
+    return any(any(look.folder(folder).files.values()) for folder in look.survey(path, depth=None, skip=frozenset()))
 
 
 def _count(look: Look, parts: Sequence[Part], notes: Iterable[str]) -> int | None:

@@ -19,7 +19,7 @@ from memkeep.systems import (
     openclaw_lancedb,
 )
 from memkeep.systems.base import OpenClaw, Places, System
-from memkeep.systems.look import Look
+from memkeep.systems.look import DEPTH, Look
 
 SYSTEMS: tuple[System, ...] = (openclaw_core, openclaw_hybrid, openclaw_lancedb, oc_memory)
 NAMES = (*(system.name for system in SYSTEMS), custom.name)
@@ -43,9 +43,9 @@ def discover(
     if paths is None:
         tops = _usual_tops(config, places)
     else:
-        tops = list(dict.fromkeys(_given(path, config, places) for path in paths))
+        tops = dict.fromkeys((_given(path, config, places) for path in paths), DEPTH)
     look = Look(tops, (query for queries in (*(each.queries for each in SYSTEMS), custom.queries) for query in queries))
-    folders = {top: _surveyed(look, top) for top in tops}
+    folders = {top: _surveyed(look, top, depth) for top, depth in tops.items()}
     places = _with_configs(look, folders, places)
     found: dict[tuple[str, str], Store] = {}
     for top in tops:
@@ -92,20 +92,22 @@ def _given(path: Path, config: Config, places: Places) -> Path:
     return real
 
 
-def _usual_tops(config: Config, places: Places) -> list[Path]:
-    said = [_expanded(store.path, places.home) for store in config.stores.values()]
+def _usual_tops(config: Config, places: Places) -> dict[Path, int]:
+    """Return the places to look in, and how deep: a plugin's folder is looked at by itself, not all that is below."""
+    said = [places.state_dir, *(_expanded(store.path, places.home) for store in config.stores.values())]
     usual = [path for system in SYSTEMS for path in system.default_paths(places)]
-    there = [Path(os.path.realpath(path)) for path in (*said, *usual)]
-    return list(dict.fromkeys(path for path in there if path.exists()))
+    deep = dict.fromkeys((Path(os.path.realpath(path)) for path in said), DEPTH)
+    tops = dict.fromkeys((Path(os.path.realpath(path)) for path in usual), 0) | deep
+    return {path: depth for path, depth in tops.items() if path.exists()}
 
 
 def _expanded(path: str, home: Path) -> Path:
     return Path.cwd() / (f"{home}{path[1:]}" if path == "~" or path.startswith("~/") else path)
 
 
-def _surveyed(look: Look, top: Path) -> list[Path]:
+def _surveyed(look: Look, top: Path, depth: int) -> list[Path]:
     if top.is_dir() and not look.is_table(top):
-        folders = look.survey(top)
+        folders = look.survey(top, depth=depth)
         if error := look.folder(top).error:
             raise StoreError(f"{top} cannot be read: {error}.", hint=f"ls -ld {top}")
         return folders
@@ -154,7 +156,7 @@ def _known(look: Look, top: Path, folders: list[Path], places: Places, systems: 
         return
     found: dict[str, list[Path]] = {}
     for folder in folders:
-        databases = [folder / file for file in look.folder(folder).files if look.database(folder / file)]
+        databases = [folder / file for file in look.folder(folder).suspects if look.database(folder / file)]
         for system in systems:
             if any(folder.is_relative_to(root) for root in found.get(system.name, ())):
                 continue  # it belongs to the store that was found above

@@ -84,8 +84,11 @@ def gather(
     the folder itself and in the folders whose path satisfies `apart`; every other folder is one part of the engine
     `files`, less what is a part of its own. `whole` makes the folder itself such a part, named "." if it is the root.
     """
-    for below in look.survey(folder, depth=None, skip=frozenset()):
-        look.folder(below)
+    pending = [(folder, name)]
+    while pending:  # list all folders first, so that the databases in them are inspected together
+        here, under = pending.pop()
+        items = [Item(_joined(under, each), here / each, "folder") for each in look.folder(here).folders]
+        pending += [(item.path, item.name) for item in items if not isinstance(choose(item), Leave)]
     walk = _Walk(look, bounds or folder, choose, maps, apart)
     if whole:
         walk.take_whole(folder, name)
@@ -178,7 +181,7 @@ class _Walk:
     def _kind(self, path: Path, here: Folder) -> Literal["database", "table", "file"]:
         if path.name in here.tables:
             return "table"
-        return "database" if path.name in here.files and self.look.is_database(path) else "file"
+        return "database" if path.name in here.suspects and self.look.is_database(path) else "file"
 
     def _subfolders(self, folder: Path, name: str, here: Folder) -> list[tuple[Item, Role]]:
         wanted = []

@@ -56,6 +56,7 @@ class Folder(NamedTuple):
     links: dict[str, Link]  # never followed
     others: tuple[str, ...]  # sockets, pipes and devices
     error: str = ""  # why it could not be read
+    suspects: tuple[str, ...] = ()  # files that may be databases
 
 
 class Look:
@@ -77,14 +78,8 @@ class Look:
         """Return what lies directly in a folder; nothing for one that is gone or is a file."""
         if path not in self._folders:
             self._folders[path] = _listed(path)
-            for name, size in self._folders[path].files.items():
-                self.consider(path / name, size)
+            self._candidates |= dict.fromkeys(path / name for name in self._folders[path].suspects)
         return self._folders[path]
-
-    def consider(self, file: Path, size: int) -> None:
-        """Note a file that may be a database, to be inspected together with the others."""
-        if file not in self._databases and _may_be_database(file.name, size):
-            self._candidates[file] = None
 
     def survey(self, top: Path, *, depth: int | None = DEPTH, skip: frozenset[str] = SKIP) -> list[Path]:
         """Return a folder and the folders below it, parents first; `depth` None has no bound."""
@@ -169,10 +164,10 @@ def is_sidecar(name: str, beside: Mapping[str, int]) -> bool:
 
 
 def _may_be_database(name: str, size: int) -> bool:
-    suffix = Path(name).suffix.lower()
-    if suffix in DATABASE_SUFFIXES:
-        return True
-    return size > 0 and size % 512 == 0 and suffix not in PLAIN_SUFFIXES and not name.endswith(SIDECAR_SUFFIXES)
+    lower = name.lower()
+    if size > 0 and size % 512 == 0:
+        return not lower.endswith((*PLAIN_SUFFIXES, *SIDECAR_SUFFIXES))
+    return lower.endswith(DATABASE_SUFFIXES)
 
 
 def _listed(path: Path) -> Folder:
@@ -202,4 +197,5 @@ def _listed(path: Path) -> Folder:
         pass  # gone, or never a folder: nothing lies in it
     except OSError as failure:
         error = failure.strerror or str(failure)
-    return Folder(files, tuple(folders), tuple(tables), links, tuple(others), error)
+    suspects = tuple(name for name, size in files.items() if _may_be_database(name, size))
+    return Folder(files, tuple(folders), tuple(tables), links, tuple(others), error, suspects)

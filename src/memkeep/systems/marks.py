@@ -113,7 +113,7 @@ def is_hybrid_table(columns: Iterable[str]) -> bool:
 
 def hybrid_facts(look: Look, folder: Path) -> Path | None:
     """Return the database with openclaw-hybrid-memory's facts that lies directly in a folder, `facts.db` first."""
-    databases = [folder / name for name in look.folder(folder).files]
+    databases = [folder / name for name in look.folder(folder).suspects]
     databases.sort(key=lambda file: (file.name != "facts.db", file.name))
     return next((file for file in databases if is_hybrid_facts(look.columns(file))), None)
 

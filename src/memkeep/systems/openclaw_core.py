@@ -69,7 +69,7 @@ def _has_databases(look: Look, state: Path) -> bool:
         (state / "state", marks.is_core_state),
         (state / "memory", marks.is_core_index),
     ):
-        if any(test(look.columns(folder / file)) for file in look.folder(folder).files):
+        if any(test(look.columns(folder / file)) for file in look.folder(folder).suspects):
             return True
     return False
 

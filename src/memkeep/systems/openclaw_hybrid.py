@@ -47,7 +47,7 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
         return []
     config = _config(path, places)
     maps = _maps(look, facts)
-    gathered = gather(look, path, _choose(look, path), maps)
+    gathered = gather(look, path, _choose(look, path, places), maps)
     outside = _outside(look, path, {part.name for part in gathered.parts}, maps, _Settings(config, places))
     gathered.add(outside)
     count = look.rows(facts, _COUNT)
@@ -84,9 +84,9 @@ def _config(folder: Path, places: Places) -> OpenClaw | None:
     return next((config for config in places.configs if _facts_path(config, places).parent == folder), None)
 
 
-def _choose(look: Look, root: Path) -> Choose:
+def _choose(look: Look, root: Path, places: Places) -> Choose:
     in_workspace = marks.is_workspace(look, root.parent)
-    shared = openclaw_json.FILE in look.folder(root).files or marks.is_workspace(look, root)
+    shared = openclaw_json.is_home(look, root, places) or marks.is_workspace(look, root)
 
     def choose(item: Item) -> Role | Leave:
         note = in_workspace and item.path.suffix == ".md"  # of the workspace that the folder lies in

@@ -8,6 +8,7 @@ from typing import Any
 
 from memkeep.records import relaxed
 from memkeep.systems.base import OpenClaw, Places
+from memkeep.systems.look import Look
 
 FILE = "openclaw.json"
 
@@ -20,6 +21,11 @@ _SECRET_WORDS = frozenset(
 _SECRET_KEYS = frozenset({"api", "access", "auth", "encryption", "master", "private", "secret", "signing", "service"})
 _REFERENCE_KEYS = frozenset({"source", "provider", "id", "env", "file", "path", "command", "mode", "type"})
 _LOOKS_SECRET = re.compile(r"(sk|pk|rk|ghp|gho|xox[abpr])[-_][\w-]{16,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*")
+
+
+def is_home(look: Look, folder: Path, places: Places) -> bool:
+    """Say whether a folder is a state folder, or holds the one in use, so that much in it is of others."""
+    return FILE in look.folder(folder).files or places.state_dir.is_relative_to(folder)
 
 
 def read(file: Path) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
         found = found or recognised(table, columns, primary=False, rowid=False)
         return (found,) if found else ()
 
-    gathered = gather(look, path, _choose(look, path), maps)
+    gathered = gather(look, path, _choose(look, path, places), maps)
     main = look.lance(path / ("memories.lance" if "memories.lance" in variants else min(variants)))
     fingerprint: dict[str, Any] = {"variant": variants.get("memories.lance") or variants[min(variants)]}
     embedding, versions = _configured(path, places)
@@ -81,8 +81,8 @@ def _map(table: str, columns: list[str]) -> TableMap | None:
     )
 
 
-def _choose(look: Look, root: Path) -> Choose:
-    shared = _is_shared(look, root)
+def _choose(look: Look, root: Path, places: Places) -> Choose:
+    shared = _is_shared(look, root, places)
 
     def choose(item: Item) -> Role | Leave:
         if item.kind == "folder" and item.path.name in {"node_modules", ".git"}:
@@ -94,11 +94,10 @@ def _choose(look: Look, root: Path) -> Choose:
     return choose
 
 
-def _is_shared(look: Look, root: Path) -> bool:
+def _is_shared(look: Look, root: Path, places: Places) -> bool:
     """Say whether a folder is another product's home, so that only the tables in it are this store's."""
-    here = look.folder(root).files
-    home = openclaw_json.FILE in here or marks.is_workspace(look, root)
-    return home or any(look.is_database(root / file) for file in here)
+    home = openclaw_json.is_home(look, root, places) or marks.is_workspace(look, root)
+    return home or any(look.is_database(root / file) for file in look.folder(root).suspects)
 
 
 def _folders(config: OpenClaw, places: Places) -> list[tuple[str, Path]]:
