@@ -4,13 +4,12 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from memkeep import clock
+from memkeep import __version__, clock
 from memkeep.errors import DamagedError, MemkeepError, UnstableError
 from memkeep.events import SILENT, Events
 from memkeep.model import (
@@ -110,8 +109,9 @@ def _take(
         try:
             return run.take(tag=tag, label=label, verify=verify)
         except DamagedError as error:
-            if not vault.index.distrust(error.obj):
+            if error.obj not in vault.index.packs or any(error.obj == one.object for one in healed):
                 raise
+            vault.index.distrust(error.obj)
             healed.append(
                 Finding(
                     code="vault_damaged",
@@ -203,7 +203,7 @@ class _Run:
                 mapping=self._store.mapping,
                 fingerprint=self._store.fingerprint,
                 summary=summarise(images),
-                memkeep=_own_version(),
+                memkeep=__version__,
             )
             self._events.step("committing")
             return self._report(writer.commit(snapshot, *self._vault.next_seal()))
@@ -324,10 +324,3 @@ def _size_of(path: Path) -> int:
     if path.is_dir():
         return sum(one.lstat().st_size for one in path.rglob("*") if one.is_file() and not one.is_symlink())
     return path.stat().st_size if path.exists() else 0
-
-
-def _own_version() -> str:
-    try:
-        return version("memkeep")
-    except PackageNotFoundError:
-        return "unknown"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
@@ -61,7 +62,7 @@ def _row(vault: Vault | None, key: tuple[str, str], store: Store | None, snapsho
     return StoreStatus(
         system=key[0],
         path=key[1],
-        present=store is not None,
+        present=store is not None or Path(key[1]).exists(),
         protected=last is not None,
         records=store.records if store is not None else last.records if last is not None else None,
         snapshots=len(snapshots),
