@@ -16,6 +16,8 @@ Row = Sequence[Any]
 _DISTINCT = 200
 _OTHERS = "(other)"
 _FLOAT32 = 4
+_BYTES = frozenset({bytes, BadText})
+_ODD = _BYTES | {float}  # of floats only those that are not finite; `cell` leaves the others as they are
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -40,6 +42,7 @@ class Collector:
             column = map_.fields.get(name, name).lower()
             if column in place:
                 self._counted[name] = (place[column], Counter())
+        self._target = place.get("scope_target")  # hybrid's scopes: the kind in one column, whose it is in another
         self._time = place.get(map_.fields.get("created_at", "created_at").lower())
         self._span: tuple[Any, Any] = (None, None)
         self._dims: dict[str, Counter[str]] = {column: Counter() for column in self._vectors}
@@ -49,29 +52,33 @@ class Collector:
         """Take in a batch."""
         key, mask, buckets, crc, pack = self._key, (1 << self._bits) - 1, self._buckets, zlib.crc32, _encode
         vectors = tuple(self._vectors.values())
+        odd = [i for i, column in enumerate(zip(*rows, strict=True)) if i not in vectors and _is_odd(column)]
         for row in rows:
             cells = list(row)
             for i in vectors:
                 item = cells[i]
                 if type(item) is bytes and item and not len(item) % _FLOAT32:
                     cells[i] = groups.vector_cell(item, dims=len(item) // _FLOAT32)
+                elif type(item) in _ODD:
+                    cells[i] = cell(item)
             name = cells[key]
             if type(name) is not str:
                 name = id_of(name)
                 if isinstance(cells[key], (bytes, BadText)):
                     cells[key] = name  # a digest would not name the record
-            for i, item in enumerate(cells):
-                kind = type(item)
-                if kind is bytes or kind is BadText or (kind is float and not isfinite(item)):
-                    cells[i] = cell(item)
+            for i in odd:
+                if type(cells[i]) in _ODD:
+                    cells[i] = cell(cells[i])
             buckets[crc(name.encode("utf-8", "surrogatepass")) & mask].append(pack(cells))
         self._count(rows)
 
     def _count(self, rows: Sequence[Row]) -> None:
         self._rows += len(rows)
-        for i, counter in self._counted.values():
-            for item, count in Counter([row[i] for row in rows]).items():
-                name = "" if item is None else id_of(item)
+        for kind, (i, counter) in self._counted.items():
+            target = self._target if kind == "scope" else None
+            values = Counter([(row[i], None if target is None else row[target]) for row in rows])
+            for (item, aim), count in values.items():
+                name = "" if item is None else id_of(item) if aim is None else f"{id_of(item)}:{id_of(aim)}"
                 counter[name if name in counter or len(counter) < _DISTINCT else _OTHERS] += count
         if self._time is not None:
             self._span = _widen(self._span, [row[self._time] for row in rows])
@@ -104,6 +111,14 @@ class Collector:
             }
             for column, dims in self._dims.items()
         }
+
+
+def _is_odd(column: Sequence[Any]) -> bool:
+    """Say whether a column of a batch holds anything that is stored in another form than it has."""
+    kinds = set(map(type, column))
+    if kinds & _BYTES:
+        return True
+    return float in kinds and not all(map(isfinite, [item for item in column if type(item) is float]))
 
 
 def id_of(item: object) -> str:
