@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from memkeep.config import Config, PartSettings, StoreSettings
+from memkeep.engines.sqlite import SqliteEngine
 from memkeep.errors import UsageError
 from memkeep.model import Part, Role, Store, TableMap
+from memkeep.records.view import rows_by_id
 
 Find = Callable[..., list[Store]]
 MEMORIES = """
@@ -121,6 +123,19 @@ def test_the_usual_column_names_are_recognised(
     assert (found.id, found.fields) == (key, fields)
     assert found.vectors == tuple(name for name in columns.split(", ") if name in {"Vector", "emb"})
     assert found.times == {field: "auto" for field in ("created_at", "updated_at") if field in fields}
+
+
+def test_records_without_an_id_are_named_by_their_rowid(make: Any, find: Find, tmp_path: Path) -> None:
+    script = "CREATE TABLE log(at TEXT, content TEXT); INSERT INTO log(rowid, content) VALUES(5, 'same'), (9, 'same');"
+    store = one(find, make.database(tmp_path / "d/log.db", script))
+    assert store.records == 2
+    (part,) = store.parts
+    with SqliteEngine().freeze(part, tmp_path / "d", tmp_path) as opened:
+        groups = list(opened.scan({}))
+        assert opened.findings() == []
+    (group,) = groups
+    row = {"at": None, "text": "same"}
+    assert rows_by_id(part.maps[0], group.data) == {"5": row, "9": row}
 
 
 def test_a_database_given_by_itself_is_a_store_of_one_part(

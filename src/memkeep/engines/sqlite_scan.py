@@ -27,6 +27,7 @@ _BATCH_BYTES = 1 << 20
 _SHORT_ARRAY = 16  # msgpack: shorter arrays have a header of 1 byte, those of up to 65,535 items one of 3
 _TOLERANCE = 2  # bits: groups four times too large or too small are cut anew
 _TEXTS = 2
+_ROWID = "rowid"
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -52,7 +53,7 @@ def scan(
 
     A table that can't be read to its end is an error finding, not an exception: the rest is worth having.
     """
-    all_tables = tables(con)
+    all_tables = [_with_rowid(table, maps) for table in tables(con)]
     mapped, findings = _match(all_tables, maps)
     nearest = sqlite_probe.nearest(con, mapped, probes)
     states: dict[str, TableState] = {}
@@ -74,6 +75,12 @@ def scan(
     if probes is not None:
         answers = [_answer_to(probe, answers) for probe in probes]
     return Baseline(tables=states, probes=tuple(answers), facts=facts), findings
+
+
+def _with_rowid(table: Table, maps: Sequence[TableMap]) -> Table:
+    """Give a table whose records have no other name than their `rowid` that as its first column."""
+    named = any(map_.id == _ROWID and map_.table.lower() == table.name.lower() for map_ in maps)
+    return table._replace(columns=[_ROWID, *table.columns]) if named and table.order == _ROWID else table
 
 
 def _match(there: Sequence[Table], maps: Sequence[TableMap]) -> tuple[list[tuple[Table, TableMap]], list[Finding]]:
