@@ -95,7 +95,8 @@ def test_a_scan_or_a_stream_left_half_way_does_not_spoil_the_next(
             next(scan)
             stream.close()
             scan.close()
-        assert opened.held()
+            assert opened.moved() is False
+            assert opened.held() is True
         assert b"".join(opened.stream(entry)) == path.read_bytes()
         assert sum(group.rows for group in opened.scan({})) == 3000
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from memkeep.engines import sqlite_wal
-from memkeep.engines.sqlite_copy import copy_stable
+from memkeep import clock
+from memkeep.engines import sqlite_copy, sqlite_wal
+from memkeep.engines.sqlite_copy import copy_stable, quiet_stamps, stamps
 from memkeep.engines.sqlite_wal import IndexHeader, Overlay, WalChangedError
 from memkeep.errors import UnstableError
 
@@ -100,7 +101,7 @@ def test_a_frame_of_another_generation_is_never_taken_for_ours(change: str, live
 def test_the_image_is_page_for_page_what_sqlite_backs_up(
     seed: int, make_db: Callable[..., Path], freeze: Callable[..., Any], tmp_path: Path
 ) -> None:
-    r = random.Random(seed)  # noqa: S311 - to be the same again
+    r = random.Random(seed)
     size = r.choice([512, 1024, 4096, 65536])
     path = make_db("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB);", page_size=size)
     con = sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -150,8 +151,6 @@ def test_the_image_is_page_for_page_what_sqlite_backs_up(
 
 
 def test_files_that_never_hold_still_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from memkeep import clock
-
     path, copy = tmp_path / "busy", tmp_path / "copy"
     path.write_bytes(b"x")
     writes = []
@@ -160,10 +159,21 @@ def test_files_that_never_hold_still_are_given_up(tmp_path: Path, monkeypatch: p
         writes.append(path.write_bytes(os.urandom(100 + len(writes))))
 
     monkeypatch.setattr(clock, "pause", pause)
-    from memkeep.engines import sqlite_copy
-
     real = sqlite_copy.copy_bytes
     monkeypatch.setattr(sqlite_copy, "copy_bytes", lambda *args: (real(*args), pause(0))[0])
     with pytest.raises(UnstableError, match="busy"):
         copy_stable([path], [copy])
     assert len(writes) > 40
+
+
+def test_a_file_that_was_written_a_moment_ago_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pauses = tmp_path / "fresh", []
+    path.write_bytes(b"x")
+    monkeypatch.setattr(clock, "pause", lambda seconds: (pauses.append(seconds), path.write_bytes(b"xy")))
+    assert quiet_stamps([path])[path].size == 2
+    assert pauses == [pytest.approx(0.05)]
+    os.utime(path, ns=(0, 1_600_000_000_000_000_000))
+    assert quiet_stamps([path, tmp_path / "none"]) == stamps([path, tmp_path / "none"])
+    assert len(pauses) == 1
