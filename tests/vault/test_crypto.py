@@ -44,6 +44,13 @@ def test_a_slot_of_another_vault_opens_nothing_here() -> None:
         crypto.find_master(slots, "pw", VAULT)
 
 
+def test_where_only_the_recovery_key_is_left_that_is_said() -> None:
+    slot, typed = crypto.recovery_slot(MASTER, VAULT, CREATED)
+    with pytest.raises(WrongKeyError, match="no password slot is left"):
+        crypto.find_master([slot], "correct horse", VAULT)
+    assert crypto.find_master([slot], typed, VAULT) == MASTER
+
+
 def test_with_many_slots_the_fitting_one_is_found() -> None:
     recovery, typed = crypto.recovery_slot(MASTER, VAULT, CREATED)
     slots = [

@@ -34,6 +34,10 @@ class Packs:
                 events.advance(self._vault.index.packs.get(pack, 0))
         return [error for pack in packs if (error := self._known[pack]) is not None]
 
+    def damaged(self) -> list[DamagedError]:
+        """Return the errors of all packs that were read."""
+        return [error for error in self._known.values() if error is not None]
+
 
 def chunks_of(summaries: Sequence[PartSummary], images: Sequence[PartImage]) -> set[bytes]:
     """Return every chunk that a snapshot names (not the bases that those need)."""

@@ -2,7 +2,7 @@
 
 from memkeep.errors import DamagedError
 from memkeep.model import Finding, Severity
-from memkeep.vault import crypto, format
+from memkeep.vault import format
 from memkeep.vault.vault import Vault, read_slots, seal_number
 
 
@@ -13,7 +13,7 @@ def survey(vault: Vault) -> list[Finding]:
     vault.refresh()
     errors = list(vault.damaged)
     errors += read_slots(vault.storage)[1]
-    seals, damaged = _seals(vault)
+    seals, damaged = vault.log()
     errors += damaged
     findings = [_lost(error.obj, error.message) for error in _once(errors)]
     named = {finding.object for finding in findings}
@@ -46,24 +46,6 @@ def survey(vault: Vault) -> list[Finding]:
     if vault.keys.encrypted and not any(key.startswith(format.KEYS) for key in there):
         findings.append(_missing(format.KEYS + "*"))
     return findings
-
-
-def _seals(vault: Vault) -> tuple[dict[str, format.Seal], list[DamagedError]]:
-    import msgspec
-
-    found: dict[str, format.Seal] = {}
-    damaged = []
-    for stat in vault.storage.list(format.SEALS):
-        try:
-            data = vault.storage.get(stat.key)
-            format.check_name(stat.key, data)
-            plain = vault.keys.open_envelope(crypto.SEAL, data, stat.key)
-            found[stat.key] = msgspec.json.decode(plain, type=format.Seal)
-        except msgspec.MsgspecError:
-            damaged.append(DamagedError(f"{stat.key} is not a seal", obj=stat.key))
-        except DamagedError as error:
-            damaged.append(error)
-    return found, damaged
 
 
 def _once(errors: list[DamagedError]) -> list[DamagedError]:

@@ -200,7 +200,8 @@ def unwrap(slot: Slot, secret: str, vault_id: str) -> bytes | None:
 def find_master(slots: Iterable[Slot], secret: str, vault_id: str) -> bytes:
     """Return the master key by the first slot that the secret fits; `WrongKeyError` when none does."""
     typed = parse_recovery(secret) is not None
-    for slot in sorted(slots, key=lambda slot: (slot.kind == "recovery") != typed):
+    ordered = sorted(slots, key=lambda slot: (slot.kind == "recovery") != typed)
+    for slot in ordered:
         master = unwrap(slot, secret, vault_id)
         if master is not None:
             return master
@@ -216,6 +217,8 @@ def find_master(slots: Iterable[Slot], secret: str, vault_id: str) -> bytes:
             code="recovery_key_mistyped",
         )
     message = "the password (or recovery key) does not open this vault"
+    if not typed and all(slot.kind == "recovery" for slot in ordered):
+        message += ": no password slot is left in it, only its recovery key can"
     raise WrongKeyError(message, unchanged="Nothing was read or changed.", hint="memkeep status --password-file FILE")
 
 
