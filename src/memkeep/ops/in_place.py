@@ -9,28 +9,31 @@ Moves are renames on one file system. If anything fails, what was moved is moved
 and 4 the journal stays; the next in-place restore moves everything back first, and a backup refuses until then.
 """
 
-import contextlib
-import errno
+import fcntl
 import os
 import secrets
 import shlex
 import shutil
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 
 from memkeep import clock
 from memkeep.errors import MemkeepError, RefusedError, StorageError
 from memkeep.events import Events
-from memkeep.model import PartImage, Snapshot, Store
-from memkeep.ops.engines import engine
-from memkeep.ops.live import SIDECARS, holders
-from memkeep.ops.materialise import materialise, place
-from memkeep.ops.scratch import scratch
+from memkeep.model import Part, PartImage, Snapshot, Store
+from memkeep.ops import moves
+from memkeep.ops.entries import place
+from memkeep.ops.live import holders
+from memkeep.ops.materialise import materialise
+from memkeep.ops.moves import Move, Place
 from memkeep.vault.vault import Vault
 
 JOURNAL = ".memkeep-restore.json"
+_STAGING, _PARKED = ".memkeep-staging-", ".memkeep-parked-"
+_UNDO = "undo.sh"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     root: Path
     targets: dict[str, Path]
     anchors: dict[str, Path]
-
-
-class _Move(msgspec.Struct, frozen=True):
-    source: str
-    target: str
+    others: tuple[Part, ...] = ()  # live parts that the snapshot does not have, and did not leave out
 
 
 class _Journal(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,19 +52,21 @@ class _Journal(msgspec.Struct, frozen=True, kw_only=True):
 
     snapshot: str
     staging: list[str]
-    moves: list[_Move]
+    parked: list[str] = []
+    moves: list[Move]
 
 
 def plan(snapshot: Snapshot, images: Sequence[PartImage], live: Store | None) -> Plan:
     """Say where each part belongs: under the store's root, or where the live store itself keeps that part.
 
-    A snapshot's own word for a place outside of the root is not enough; then `RefusedError` says how to go on.
+    A snapshot's own word for a place outside of the root is not enough; then `RefusedError` says how to go on. When
+    all parts of the snapshot are restored, live parts that it does not have are of another moment, and go.
     """
     names = {image.part.name for image in images}
     path = Path(live.root if live is not None else snapshot.path)
     root = path.parent if live is None and path.name in names and not path.is_dir() else path
     known = {part.name: Path(part.path) for part in live.parts} if live is not None else {}
-    targets, anchors = {}, {}
+    targets = {}
     for image in images:
         name = image.part.name
         inside = place(root, name)
@@ -77,8 +78,21 @@ def plan(snapshot: Snapshot, images: Sequence[PartImage], live: Store | None) ->
                 hint=f"memkeep restore {snapshot.id[:8]} --to DIR",
                 code="part_elsewhere",
             )
-        anchors[name] = root if root in targets[name].parents else targets[name].parent
-    return Plan(snapshot=snapshot.id, system=snapshot.system, root=root, targets=targets, anchors=anchors)
+    left_out = {omission.part for omission in snapshot.omitted} | {part.name for part in snapshot.parts}
+    whole = names == {part.name for part in snapshot.parts}
+    others = [part for part in live.parts if part.name not in left_out] if live is not None and whole else []
+    targets |= {part.name: Path(part.path) for part in others}
+    anchors = {
+        name: root if target == root or root in target.parents else target.parent for name, target in targets.items()
+    }
+    return Plan(
+        snapshot=snapshot.id,
+        system=snapshot.system,
+        root=root,
+        targets=targets,
+        anchors=anchors,
+        others=tuple(others),
+    )
 
 
 def refuse_if_open(plan: Plan) -> None:
@@ -100,48 +114,19 @@ def interrupted(root: Path) -> bool:
 
 def apply(vault: Vault, plan: Plan, images: Sequence[PartImage], events: Events) -> Path:
     """Do it; return the parking folder, which holds what was there and `undo.sh`."""
-    plan.root.mkdir(parents=True, exist_ok=True)
-    recover(plan.root)
     token = f"{clock.now().strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
     anchors = list(dict.fromkeys((plan.root, *plan.anchors.values())))
-    staging = {anchor: anchor / f".memkeep-staging-{token}" for anchor in anchors}
-    parked = {anchor: anchor / f".memkeep-parked-{token}" for anchor in anchors}
     try:
-        events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
-        for anchor in anchors:
-            staging[anchor].mkdir(mode=0o700, parents=True)
-            mine = [image for image in images if plan.anchors[image.part.name] == anchor]
-            materialise(vault, mine, staging[anchor], events)
-            parked[anchor].mkdir(mode=0o700)
-        away, home = _moves(plan, images, staging, parked)
-        _write_undo(parked[plan.root], away, home)
-        journal = _Journal(
-            snapshot=plan.snapshot, staging=[str(folder) for folder in staging.values()], moves=away + home
-        )
-        _durable(plan.root / JOURNAL, msgspec.json.encode(journal))
-        try:
-            for move in journal.moves:
-                _move(move.source, move.target)
-            _sync_all(journal.moves)
-        except BaseException:
+        with _made(anchors), _alone(anchors):
             recover(plan.root)
-            raise
-        (plan.root / JOURNAL).unlink()
-        _sync(plan.root)
+            _sweep(anchors)
+            return _replace(vault, plan, images, events, anchors, token)
     except OSError as error:
         raise StorageError(
             f"could not replace {plan.root}: {error.strerror} ({error.filename})",
             unchanged="The store is as it was.",
-            hint=f"ls -ld {plan.root}",
+            hint=f"ls -ld {quoted(plan.root)}",
         ) from error
-    finally:
-        if not interrupted(plan.root):
-            for folder in staging.values():
-                shutil.rmtree(folder, ignore_errors=True)
-            for folder in parked.values():
-                with contextlib.suppress(OSError):
-                    folder.rmdir()  # only where nothing was parked
-    return parked[plan.root]
 
 
 def recover(root: Path) -> bool:
@@ -152,16 +137,15 @@ def recover(root: Path) -> bool:
     except FileNotFoundError:
         return False
     except msgspec.MsgspecError as error:
-        raise RefusedError(f"{path} is not a journal of memkeep", hint=f"cat {shlex.quote(str(path))}") from error
-    for move in reversed(journal.moves):
-        if os.path.lexists(move.target) and not os.path.lexists(move.source):
-            Path(move.source).parent.mkdir(parents=True, exist_ok=True)
-            _move(move.target, move.source)
-    _sync_all(journal.moves)
+        raise RefusedError(f"{path} is not a journal of memkeep", hint=f"cat {quoted(path)}") from error
+    moves.undo(journal.moves)
+    moves.sync(journal.moves)
     path.unlink()
-    _sync(root)
+    moves.sync_folder(root)
     for folder in journal.staging:
         shutil.rmtree(folder, ignore_errors=True)
+    for folder in journal.parked:
+        _discard(Path(folder))
     return True
 
 
@@ -181,70 +165,102 @@ def quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _moves(
-    plan: Plan, images: Sequence[PartImage], staging: dict[Path, Path], parked: dict[Path, Path]
-) -> tuple[list[_Move], list[_Move]]:
-    """Return the moves that park what is there, and those that place the new.
-
-    A database's sidecars go with it, even when the database itself is gone. Of a folder of files only what the part
-    holds is moved: what it leaves out (.git, .env) stays where it is.
-    """
-    away, home = [], []
-    for image in images:
-        name = image.part.name
-        target, anchor = plan.targets[name], plan.anchors[name]
-        new, old = staging[anchor], parked[anchor]
-        if image.part.engine == "files" and (target.is_dir() or (new / name).is_dir()):
-            away += [_Move(str(target / path), str(old / name / path)) for path in _files_in(image, plan)]
-            home += [
-                _Move(str(new / stored.entry.path), str(target / PurePosixPath(stored.entry.path).relative_to(name)))
-                for stored in image.entries
-                if stored.entry.kind != "dir"
-            ]
-            continue
-        for tail in ("", *SIDECARS):
-            live = target.with_name(target.name + tail)
-            if os.path.lexists(live):
-                away.append(_Move(str(live), str(old / (name + tail))))
-        if os.path.lexists(new / name):
-            home.append(_Move(str(new / name), str(target)))
-    return away, home
-
-
-def _files_in(image: PartImage, plan: Plan) -> list[PurePosixPath]:
-    """Return the files and links that a folder part holds now, relative to the folder."""
-    name = image.part.name
-    part = msgspec.structs.replace(image.part, path=str(plan.targets[name]))
-    if not plan.targets[name].is_dir():
-        return []
-    with scratch() as folder, engine("files").freeze(part, plan.root, folder) as opened:
-        return [PurePosixPath(one.path).relative_to(name) for one in opened.entries() if one.kind != "dir"]
-
-
-def _move(source: str, target: str) -> None:
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, "something is in the way", target)
-    Path(source).rename(target)
-
-
-def _sync_all(moves: Sequence[_Move]) -> None:
-    for folder in {Path(end).parent for move in moves for end in (move.source, move.target)}:
-        if folder.is_dir():
-            _sync(folder)
+def _replace(
+    vault: Vault, plan: Plan, images: Sequence[PartImage], events: Events, anchors: list[Path], token: str
+) -> Path:
+    staging = {anchor: anchor / (_STAGING + token) for anchor in anchors}
+    parked = {anchor: anchor / (_PARKED + token) for anchor in anchors}
+    try:
+        events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
+        for anchor in anchors:
+            staging[anchor].mkdir(mode=0o700)
+            mine = [image for image in images if plan.anchors[image.part.name] == anchor]
+            materialise(vault, mine, staging[anchor], events)
+            parked[anchor].mkdir(mode=0o700)
+        places = {
+            name: Place(target=target, anchor=anchor, staging=staging[anchor], parked=parked[anchor])
+            for name, target in plan.targets.items()
+            for anchor in [plan.anchors[name]]
+        }
+        away, home = moves.moves_of(images, plan.others, places, plan.root)
+        _durable(parked[plan.root] / _UNDO, moves.undo_script(parked[plan.root], away, home).encode())
+        journal = _Journal(
+            snapshot=plan.snapshot,
+            staging=[str(folder) for folder in staging.values()],
+            parked=[str(folder) for folder in parked.values()],
+            moves=away + home,
+        )
+        _durable(plan.root / JOURNAL, msgspec.json.encode(journal))
+        try:
+            moves.do(journal.moves)
+            moves.sync(journal.moves)
+        except BaseException:
+            recover(plan.root)
+            raise
+        (plan.root / JOURNAL).unlink()
+        moves.sync_folder(plan.root)
+    except BaseException:
+        if not interrupted(plan.root):
+            for folder in parked.values():
+                _discard(folder)
+        raise
+    finally:
+        if not interrupted(plan.root):
+            for folder in staging.values():
+                shutil.rmtree(folder, ignore_errors=True)
+    for anchor in anchors[1:]:
+        moves.prune(parked[anchor])  # only where nothing was parked
+    return parked[plan.root]
 
 
-def _write_undo(parked: Path, away: Sequence[_Move], home: Sequence[_Move]) -> None:
-    """Write the script that puts back what was parked; what the restore had placed is kept under `replaced/`."""
-    lines = ["#!/bin/sh", "# Puts back what this restore parked; what it had placed goes into replaced/.", "set -e"]
-    for number, move in enumerate(home):
-        kept = parked / "replaced" / str(number)
-        lines.append(f"mkdir -p {quoted(kept)}")
-        for tail in ("", *SIDECARS):
-            path = shlex.quote(move.target + tail)
-            lines.append(f"if [ -e {path} ]; then mv {path} {quoted(kept)}; fi")
-    lines += [f"mv {shlex.quote(move.target)} {shlex.quote(move.source)}" for move in away]
-    _durable(parked / "undo.sh", ("\n".join(lines) + "\n").encode())
+@contextmanager
+def _made(folders: Sequence[Path]) -> Iterator[None]:
+    """Make folders that are not there, and remove them again when what follows fails."""
+    new = [one for one in folders if not one.is_dir()]
+    for one in new:
+        one.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        for one in new:
+            with suppress(OSError):
+                one.rmdir()
+        raise
+
+
+@contextmanager
+def _alone(folders: Sequence[Path]) -> Iterator[None]:
+    """Hold a lock on folders, so that no two restores work in one; `RefusedError` when another does."""
+    with ExitStack() as stack:
+        for one in sorted(folders):
+            descriptor = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RefusedError(
+                    f"another restore is at work in {one}",
+                    hint=f"ls -la {quoted(one)}",
+                    code="restore_running",
+                ) from None
+        yield
+
+
+def _sweep(anchors: Sequence[Path]) -> None:
+    """Remove what killed restores left that had moved nothing, or had moved everything."""
+    for anchor in anchors:
+        for folder in anchor.glob(_STAGING + "*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in anchor.glob(_PARKED + "*"):
+            _discard(folder)
+
+
+def _discard(parked: Path) -> None:
+    """Remove a parking folder in which nothing is parked."""
+    with suppress(OSError):
+        if [path.name for path in parked.rglob("*") if not path.is_dir() or path.is_symlink()] in ([_UNDO], []):
+            (parked / _UNDO).unlink(missing_ok=True)
+            moves.prune(parked)
 
 
 def _durable(path: Path, data: bytes) -> None:
@@ -254,12 +270,4 @@ def _durable(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    moves.sync_folder(path.parent)

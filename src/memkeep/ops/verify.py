@@ -1,5 +1,6 @@
 """Prove snapshots: the ladder, and the survey of the vault as a whole."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -9,10 +10,12 @@ from memkeep.events import SILENT, Events
 from memkeep.model import Finding, PartImage, Rung, Severity, Snapshot
 from memkeep.ops import ledger
 from memkeep.ops.compare import UNREADABLE, compare_part
+from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
 from memkeep.ops.prove import Packs, chunks_of, decode_all, packs_of
 from memkeep.ops.scratch import scratch
 from memkeep.ops.survey import survey
+from memkeep.vault import format
 from memkeep.vault.vault import Vault
 
 
@@ -65,9 +68,11 @@ def verify(
     results = [_Climber(vault, one, packs, events).climb(rung) for one in chosen]
     hurt = _who_is_hurt(vault, {finding.object for finding in found if finding.object} | _objects(results))
     if all:
-        loose = sorted(set(vault.index.packs) - {obj for finding in found if (obj := finding.object)})
-        known = _objects(results)
-        found += [_damage(error, ()) for error in packs.intact(loose, events) if error.obj not in known]
+        # Those too that no index segment names: the segment may be what is damaged.
+        there = {stat.key for stat in vault.storage.list(format.DATA)}
+        packs.intact(sorted(there - {finding.object for finding in found if finding.object}), events)
+    known = _objects(results) | {finding.object for finding in found}
+    found += [_damage(error, ()) for error in packs.damaged() if error.obj not in known]
     report = VerifyReport(
         snapshots=tuple(
             msgspec.structs.replace(one, findings=tuple(_with_hurt(finding, hurt) for finding in one.findings))
@@ -89,7 +94,6 @@ class _Climber:
         self._packs = packs
         self._events = events
         self._images: list[PartImage] = []
-        self._needed: list[str] = []
         self.findings: list[Finding] = []
 
     def climb(self, goal: Rung) -> VerifyResult:
@@ -106,21 +110,33 @@ class _Climber:
         return VerifyResult(snapshot=self._snapshot.id, rung=reached, findings=tuple(dict.fromkeys(self.findings)))
 
     def _present(self) -> bool:
+        self._images, errors = _images(self._vault, self._snapshot)
+        errors += self._whole(self._packs.present)
         try:
-            self._images, errors = _images(self._vault, self._snapshot)
-            self._needed = packs_of(self._vault, chunks_of(self._snapshot.parts, self._images))
+            check_entries(self._images)
         except DamagedError as error:
-            errors = [error]
-        return self._note(errors + self._packs.present(self._needed))
+            errors.append(error)
+        return self._note(errors)
 
     def _intact(self) -> bool:
-        errors = self._packs.intact(self._needed, self._events)
+        errors = self._whole(lambda needed: self._packs.intact(needed, self._events))
         if not errors:
             try:
                 decode_all(self._vault, self._images, self._events)
             except DamagedError as error:
                 errors.append(error)
         return self._note(errors)
+
+    def _whole(self, look: Callable[[list[str]], list[DamagedError]]) -> list[DamagedError]:
+        """Check the packs that are needed; where one is damaged, another may have copies of its chunks."""
+        chunks = chunks_of(self._snapshot.parts, self._images)
+        while True:
+            try:
+                errors = look(packs_of(self._vault, chunks))
+            except DamagedError as error:
+                return [error]
+            if not any([self._vault.index.distrust(error.obj) for error in errors]):  # noqa: C419 - all of them
+                return errors
 
     def _readable(self) -> bool:
         return self._compare(deep=False)
