@@ -11,47 +11,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from memkeep.engines import lance_files, lance_manifest, lance_pin
+from memkeep.engines import lance_files, lance_pin
+from memkeep.engines.lance_inspect import LanceInspection, inspect
 from memkeep.engines.lance_pin import Pin
 from memkeep.engines.lance_read import RESTORE, Reader, load
-from memkeep.errors import MemkeepError, StoreError
-from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState, Value
+from memkeep.errors import StoreError
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
+
+__all__ = ["LanceEngine", "LanceInspection", "LanceOpened", "inspect"]
 
 _ASIDE = {
     "_refs": "tags and branches name other versions, which are not kept",
     "tree": "a branch of the table; only its main line is kept",
     "_mem_wal": "rows that the product has not yet merged into the table",
 }
-
-
-class LanceInspection(Value):
-    """What a manifest says of a table, without reading a row."""
-
-    version: int
-    columns: dict[str, str]  # name -> logical type, e.g. "string", "double", "fixed_size_list:float:16"
-    rows: int
-    fragments: int
-    vectors: dict[str, int]  # vector column -> dimensions
-
-
-def inspect(path: Path) -> LanceInspection | None:
-    """Look at a table, live or not, without the library and changing nothing; None when it can't be read as one."""
-    try:
-        newest = lance_manifest.newest(path)
-        if newest is None:
-            return None
-        data = (path / "_versions" / newest.name).read_bytes()
-        manifest = lance_manifest.parse(data, str(path), newest.version)
-    except (OSError, MemkeepError):
-        return None
-    return LanceInspection(
-        version=manifest.version,
-        columns=manifest.columns,
-        rows=manifest.rows,
-        fragments=len(manifest.fragments),
-        vectors=manifest.vectors,
-    )
 
 
 class LanceEngine:
