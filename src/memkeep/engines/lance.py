@@ -14,7 +14,7 @@ from typing import Any
 from memkeep.engines import lance_files, lance_pin
 from memkeep.engines.lance_inspect import LanceInspection, inspect
 from memkeep.engines.lance_pin import Pin
-from memkeep.engines.lance_read import RESTORE, Reader, load
+from memkeep.engines.lance_read import RESTORE, Reader, installed, load
 from memkeep.errors import StoreError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
@@ -84,7 +84,7 @@ class LanceOpened:
             if name != "_refs":
                 message = f"{self._table} has {name}/, which is left out: {_ASIDE[name]}."
                 self._note("lance_left_out", message, Severity.WARNING, "Let the product merge it, then back up again.")
-        if load() is None:
+        if not installed():
             self._findings.append(self._missing())
 
     def entries(self) -> list[Entry]:
@@ -119,6 +119,8 @@ class LanceOpened:
         self._baseline = self._without_rows()
         reader = self._read()
         if reader is None:
+            if self._missing() not in self._findings:
+                self._findings.append(self._missing())
             return
         rows = reader.scan(self._maps(), bits, probes, self._scratch)
         if reader.findings and self._shadowed():

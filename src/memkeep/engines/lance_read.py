@@ -7,6 +7,7 @@ read several at once, since each read costs a millisecond, and a table filled a 
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,11 @@ _READ_ROWS = 8192
 _BATCH_ROWS = 1024
 _SMALLEST_READ = 32
 _ROW_ADDRESS = "_rowaddr"  # fragment << 32 | row in the fragment
+
+
+def installed() -> bool:
+    """Say whether the library is there, without the time that loading it takes."""
+    return find_spec("lance") is not None
 
 
 def load() -> Any | None:
