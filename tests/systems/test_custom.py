@@ -125,6 +125,21 @@ def test_the_usual_column_names_are_recognised(
     assert found.times == {field: "auto" for field in ("created_at", "updated_at") if field in fields}
 
 
+def test_tables_of_descriptions_are_secondary_beside_tables_of_memories(make: Any, find: Find, tmp_path: Path) -> None:
+    helpers = "CREATE TABLE apps(id, name, description); INSERT INTO apps VALUES(1, 'a', 'b');"
+    make.database(tmp_path / "both/x.db", MEMORIES + helpers)
+    make.database(tmp_path / "alone/x.db", helpers)
+    make.files(tmp_path, "both/a.md")
+    store = one(find, tmp_path / "both")
+    assert {name: each.primary for name, each in maps(store).items()} == {
+        "apps": False,
+        "memories": True,
+        "notes": True,
+    }
+    assert store.records == 4
+    assert one(find, tmp_path / "alone").records == 1
+
+
 def test_records_without_an_id_are_named_by_their_rowid(make: Any, find: Find, tmp_path: Path) -> None:
     script = "CREATE TABLE log(at TEXT, content TEXT); INSERT INTO log(rowid, content) VALUES(5, 'same'), (9, 'same');"
     store = one(find, make.database(tmp_path / "d/log.db", script))

@@ -10,7 +10,7 @@ from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
 from memkeep.errors import UsageError
 from memkeep.model import Part, Role, TableMap
 from memkeep.systems.look import Look
-from memkeep.systems.maps import notes, recognised, record_tables
+from memkeep.systems.maps import WEAK_TEXTS, notes, recognised, record_tables
 
 _PORTABLE = ("text", "category", "scope", "source", "tags", "importance", "created_at", "updated_at")
 
@@ -18,6 +18,7 @@ _PORTABLE = ("text", "category", "scope", "source", "tags", "importance", "creat
 def recognised_in(look: Look, parts: Sequence[Part]) -> list[Part]:
     """Map records by the usual column names; a Lance table named as a database's table is the index of that."""
     found = _unique({part.name: _maps(look, part) for part in sorted(parts, key=lambda part: part.engine != "sqlite")})
+    found = _without_helpers(found)
     in_databases = {each.table for part in parts if part.engine == "sqlite" for each in found[part.name]}
     out = []
     for part in parts:
@@ -68,6 +69,20 @@ def _unique(found: dict[str, list[TableMap]]) -> dict[str, list[TableMap]]:
             used.add(name)
             out[part].append(msgspec.structs.replace(each, collection=name))
     return out
+
+
+def _without_helpers(found: dict[str, list[TableMap]]) -> dict[str, list[TableMap]]:
+    """Let tables with texts such as descriptions be secondary where there are tables of memories."""
+
+    def is_strong(table: TableMap) -> bool:
+        return table.table != "" and table.fields["text"].lower() not in WEAK_TEXTS
+
+    if not any(is_strong(each) for maps in found.values() for each in maps):
+        return found
+    return {
+        part: [msgspec.structs.replace(each, primary=each.table == "" or is_strong(each)) for each in maps]
+        for part, maps in found.items()
+    }
 
 
 def _maps(look: Look, part: Part) -> list[TableMap]:

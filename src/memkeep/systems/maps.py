@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 USUAL: dict[str, tuple[str, ...]] = {
     "id": ("id", "uuid", "_id", "memory_id", "fact_id", "doc_id", "key", "hash"),
     "text": (
-        *("content", "text", "memory", "fact", "value", "body"),
-        *("document", "note", "message", "observation", "statement", "summary", "description"),
+        *("content", "text", "memory", "fact", "body", "document", "note", "message", "observation", "statement"),
+        *("value", "summary", "description"),
     ),
     "category": ("category", "type", "kind", "memory_type", "cell_type", "label"),
     "scope": ("scope", "namespace", "user_id", "agent_id", "userId", "agentId", "collection", "project"),
@@ -23,9 +23,12 @@ USUAL: dict[str, tuple[str, ...]] = {
     "created_at": ("created_at", "createdAt", "created", "timestamp", "ts", "time", "date", "inserted_at"),
     "updated_at": ("updated_at", "updatedAt", "updated", "modified_at", "modified", "last_modified"),
 }
+WEAK_TEXTS = ("value", "summary", "description")  # also of tables that only help the memories
 VECTORS = ("embedding", "vector", "embeddings", "emb", "vec", "summary_embedding")
 
-_HOUSEKEEPING = re.compile(r"(?i)(sqlite_.*|.*meta|metadata|.*migrations?|.*settings?|config|alembic_version|.*_state)")
+_HOUSEKEEPING = re.compile(
+    r"(?i)(sqlite_.*|.*meta|metadata|.*migrations?|.*settings?|configs?|alembic_version|.*_state)"
+)
 _SHADOW = re.compile(
     r"_(data|idx|content|docsize|config|segments|segdir|stat|chunks|rowids|info|auxiliary|node|parent|rowid"
     r"|vector_chunks\d+|metadata(chunks|text)\d+)"
