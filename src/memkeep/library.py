@@ -1,12 +1,14 @@
 """memkeep as a library: an opened vault with the verbs as methods. The command line calls the same operations.
 
-    import memkeep
+```python
+import memkeep
 
-    vault = memkeep.open_vault("~/vault", password="...")
-    report = vault.backup("~/.openclaw").snapshots[0]
-    vault.verify(report.id, rung=memkeep.Rung.EQUIVALENT)
-    vault.restore(report.id, to="~/restored")
-    vault.diff(report.id, "~/.openclaw/memory").changed
+vault = memkeep.open_vault("~/vault", password="...")
+report = vault.backup("~/.openclaw").snapshots[0]
+vault.verify(report.id, rung=memkeep.Rung.EQUIVALENT)
+vault.restore(report.id, to="~/restored")
+vault.diff(report.id, "~/.openclaw/memory").changed
+```
 """
 
 from collections.abc import Sequence
