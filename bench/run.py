@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -245,90 +246,86 @@ def startup(runs: int = 15) -> tuple[float, float]:
     return bare, statistics.median(once([memkeep, "--help"]) for _ in range(runs))
 
 
-def report(sqlite: dict[str, Any] | None, lance: dict[str, Any] | None, args: argparse.Namespace) -> str:
+class Table:
+    """Rows of Markdown."""
+
+    def __init__(self) -> None:
+        self.lines = ["| measured | target | memkeep | restic | ratio |", "|---|---|---|---|---|"]
+
+    def row(self, what: str, target: str, ours: str, theirs: str = "", ratio: float | None = None) -> None:
+        """Add a row."""
+        self.lines.append(f"| {what} | {target} | {ours} | {theirs} | {f'{ratio:.2f}' if ratio is not None else ''} |")
+
+    def times(self, what: str, limit: float, pairs: list[tuple[float, float]]) -> None:
+        """Add the median and the worst of times of ours and theirs, as ratios of the same day."""
+        ours, theirs = (statistics.median(one[side] for one in pairs) for side in (0, 1))
+        ratios = [a / b for a, b in pairs]
+        self.row(f"{what}, s", f"<= {limit} x", f"{ours:.2f}", f"{theirs:.2f}", statistics.median(ratios))
+        if len(pairs) > 1:
+            worst = max(pairs, key=lambda pair: pair[0] / pair[1])
+            self.row(f"{what}, worst ratio", f"<= {limit} x", f"{worst[0]:.2f}", f"{worst[1]:.2f}", max(ratios))
+
+
+def sqlite_rows(table: Table, found: dict[str, Any], days: int) -> None:
+    """Add what was measured on the SQLite store."""
+    first, *rest = found["rows"]
+    table.times("first backup, verified", 1.0, [(first["verified_s"], first["restic_s"])])
+    table.times("a day, verified to `readable`", 1.0, [(one["verified_s"], one["restic_s"]) for one in rest])
+    table.times("a day, `--no-verify`", 0.6, [(one["plain_s"], one["restic_s"]) for one in rest])
+    table.times("restore", 1.0, [(found["keep_restore"], found["restic_restore"])])
+    for decay, name in ((False, "added a day, MB (worst)"), (True, "added on a day of decay, MB")):
+        some = [one for one in rest if one["decay"] is decay]
+        if some:
+            most = max(one["added_mb"] for one in some)
+            table.row(name, "<= 5", f"{most:.2f}", f"{statistics.median(one['restic_mb'] for one in some):.0f}")
+    table.row(f"vault after {days} days, MB", "<= 300", f"{found['vault']:.0f}", f"{found['restic_vault']:.0f}")
+    table.row("peak memory of a process, MB", "<= 300", f"{found['peak']:.0f}")
+    alone, busy = found["stall"]["quiet"], found["stall"]["busy"]
+    table.row("p99 of an agent's commit (WAL), ms: alone, during backups", "+ <= 30", f"{alone:.1f}, {busy:.1f}")
+
+
+def lance_rows(table: Table, found: dict[str, Any]) -> None:
+    """Add what was measured on the LanceDB table."""
+    days: dict[str, list[dict[str, Any]]] = {}
+    for one in found["rows"][1:]:
+        days.setdefault(one["what"], []).append(one)
+    names = {
+        "plain": ("a plain day", 8),
+        "--optimize": ("a day with compaction", 30),
+        "--decay": ("a day of decay", 30),
+        "--decay --optimize": ("a day of decay and compaction", 30),
+    }
+    for what, (name, target) in names.items():
+        most = max(days[what], key=lambda one: one["added_mb"])
+        table.row(
+            f"LanceDB: added on {name}, MB", f"<= {target}", f"{most['added_mb']:.2f}", f"{most['restic_mb']:.0f}"
+        )
+    plain = [(one["keep_s"], one["restic_s"]) for one in days["plain"]]
+    ours, theirs = (statistics.median(pair[side] for pair in plain) for side in (0, 1))
+    table.row("LanceDB: a plain day, verified, s", "", f"{ours:.2f}", f"{theirs:.2f}", ours / theirs)
+    table.row("LanceDB: peak memory of a process, MB", "", f"{found['peak']:.0f}")
+
+
+def report(results: dict[str, Any], args: argparse.Namespace) -> str:
     """Write the table in Markdown."""
-    lines = ["| measured | target | memkeep | restic | ratio |", "|---|---|---|---|---|"]
-
-    def row(what: str, target: str, ours: str, theirs: str = "", ratio: float | None = None) -> None:
-        lines.append(f"| {what} | {target} | {ours} | {theirs} | {f'{ratio:.2f}' if ratio is not None else ''} |")
-
-    if sqlite:
-        days = [one for one in sqlite["rows"] if one["day"]]
-        plain_days = [one for one in days if not one["decay"]]
-        first = sqlite["rows"][0]
-        row(
-            "first backup, s",
-            "<= 1.0 x",
-            f"{first['verified_s']:.2f}",
-            f"{first['restic_s']:.2f}",
-            first["verified_s"] / first["restic_s"],
-        )
-        for name, key, target in (
-            ("a day, verified to `readable`, s", "verified_s", 1.0),
-            ("a day, `--no-verify`, s", "plain_s", 0.6),
-        ):
-            ratios = [one[key] / one["restic_s"] for one in days]
-            row(
-                f"{name} (median)",
-                f"<= {target} x",
-                f"{statistics.median(one[key] for one in days):.2f}",
-                f"{statistics.median(one['restic_s'] for one in days):.2f}",
-                statistics.median(ratios),
-            )
-            row(f"{name} (worst day)", f"<= {target} x", f"{max(one[key] for one in days):.2f}", "", max(ratios))
-        row(
-            "restore, s",
-            "<= 1.0 x",
-            f"{sqlite['keep_restore']:.2f}",
-            f"{sqlite['restic_restore']:.2f}",
-            sqlite["keep_restore"] / sqlite["restic_restore"],
-        )
-        if plain_days:
-            row(
-                "added a day, MB (worst)",
-                "<= 5",
-                f"{max(one['added_mb'] for one in plain_days):.2f}",
-                f"{statistics.median(one['restic_mb'] for one in plain_days):.0f}",
-            )
-        for one in days:
-            if one["decay"]:
-                row("added on a decay day, MB", "<= 5", f"{one['added_mb']:.2f}", f"{one['restic_mb']:.0f}")
-        row(f"vault after {args.days} days, MB", "<= 300", f"{sqlite['vault']:.0f}", f"{sqlite['restic_vault']:.0f}")
-        row("peak memory of a process, MB", "<= 300", f"{sqlite['peak']:.0f}")
-        stalled = sqlite["stall"]
-        row(
-            "p99 of a writer's commit, ms (alone / during backups)",
-            "+ <= 30",
-            f"{stalled['quiet']:.1f} / {stalled['busy']:.1f}",
-        )
-    if lance:
-        kinds: dict[str, list[dict[str, Any]]] = {}
-        for one in lance["rows"][1:]:
-            kinds.setdefault(one["what"], []).append(one)
-        for what, target in (("plain", 8), ("--optimize", 30), ("--decay", 30), ("--decay --optimize", 30)):
-            found = kinds.get(what)
-            if found:
-                row(
-                    f"LanceDB: added on a day, {what}, MB (worst)",
-                    f"<= {target}",
-                    f"{max(one['added_mb'] for one in found):.2f}",
-                    f"{max(one['restic_mb'] for one in found):.0f}",
-                )
-        row(
-            "LanceDB: a plain day, s (median)",
-            "",
-            f"{statistics.median(one['keep_s'] for one in kinds['plain']):.2f}",
-            f"{statistics.median(one['restic_s'] for one in kinds['plain']):.2f}",
-        )
-        row("LanceDB: peak memory of a process, MB", "", f"{lance['peak']:.0f}")
+    table = Table()
+    if "sqlite" in results:
+        sqlite_rows(table, results["sqlite"], args.days)
+    if "lance" in results:
+        lance_rows(table, results["lance"])
     bare, ours = startup()
-    row("`memkeep --help`, ms (bare interpreter)", "<= 7 x", f"{ours:.0f}", f"({bare:.0f})", ours / bare)
+    table.row(
+        "`memkeep --help`, ms (beside it the bare interpreter)", "<= 7 x", f"{ours:.0f}", f"({bare:.0f})", ours / bare
+    )
     restic = subprocess.run(["restic", "version"], capture_output=True, text=True, check=True).stdout.split(
         " compiled"
     )[0]
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}, {restic}"
-    size = f"{args.memories:,} memories x {args.dim}" + (f", {sqlite['size']:.0f} MB of SQLite" if sqlite else "")
-    return "\n".join([f"{size}; {machine}.", "", *lines])
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    versions = f"memkeep {version('memkeep')}, {restic}, SQLite {sqlite3.sqlite_version} as the agent's"
+    size = f"{args.memories:,} memories x {args.dim}"
+    for name, found in results.items():
+        size += f", {found['size']:.0f} MB of {name}"
+    return "\n".join([f"{size}; {machine}; {versions}.", "", *table.lines])
 
 
 def ensure_restic() -> None:
@@ -359,7 +356,7 @@ def main() -> None:
                 print(f"{kind} ...", flush=True)
                 results[kind] = measure(Path(folder) / kind, args)
     print()
-    print(report(results.get("sqlite"), results.get("lance"), args))
+    print(report(results, args))
 
 
 if __name__ == "__main__":
