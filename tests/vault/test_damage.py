@@ -140,7 +140,7 @@ def break_each(made: Made, tmp_path: Path, how: Callable[[Path, str], set[str]])
         shutil.rmtree(root)
 
 
-@pytest.mark.parametrize("offset", [0, 9, 20, 50, 60, 0.3, 0.7, -20, -1])
+@pytest.mark.parametrize("offset", [0, 20, 50, 0.5, -1])
 def test_a_flipped_bit_is_found_in_every_object(made: Made, tmp_path: Path, offset: float) -> None:
     def how(root: Path, key: str) -> set[str]:
         size = (root / key).stat().st_size
@@ -150,7 +150,7 @@ def test_a_flipped_bit_is_found_in_every_object(made: Made, tmp_path: Path, offs
     break_each(made, tmp_path, how)
 
 
-@pytest.mark.parametrize("size", [-1, -17, 0, 1, 48, 0.5])
+@pytest.mark.parametrize("size", [-1, 0, 48, 0.5])
 def test_a_cut_or_emptied_object_is_found(made: Made, tmp_path: Path, size: float) -> None:
     def how(root: Path, key: str) -> set[str]:
         cut(root / key, size if isinstance(size, int) else int((root / key).stat().st_size * size))

@@ -1,4 +1,3 @@
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,9 +117,8 @@ def test_a_wrong_or_a_missing_password_is_told(storage: MemoryStorage, vault: Va
 
 
 def test_a_vault_all_of_whose_keys_were_removed_is_damaged(storage: MemoryStorage, vault: Vault) -> None:
-    for slot, _ in itertools.product(vault.seals().values(), [0]):
-        for key in slot.keys:
-            del storage.objects[key]
+    for key in [key for seal in vault.seals().values() for key in seal.keys]:
+        del storage.objects[key]
     with pytest.raises(DamagedError, match="all key slots were removed"):
         vaults.open_vault(storage, "correct horse")
 
@@ -144,6 +142,19 @@ def test_a_hostile_key_slot_does_not_stop_the_good_one(storage: MemoryStorage, v
     found = vaults.open_vault(storage, "correct horse")
     assert [one.obj for one in found.damaged] == [key]
     assert found.config == vault.config
+
+
+def test_a_key_slot_of_a_newer_kind_is_passed_over(storage: MemoryStorage, vault: Vault) -> None:
+    data = msgspec.json.encode({"version": 2, "kind": "token", "created": "", "salt": "", "wrapped": "", "more": 1})
+    storage.objects[layout.KEYS + layout.digest_of(data)] = data
+    found = vaults.open_vault(storage, "correct horse")
+    assert found.damaged == []
+    assert found.config == vault.config
+    storage.objects = {
+        key: storage.objects[key] for key in storage.objects if key == "config" or b"token" in storage.objects[key]
+    }
+    with pytest.raises(WrongKeyError):
+        vaults.open_vault(storage, "correct horse")
 
 
 def test_nobody_can_have_the_next_backup_written_in_the_clear(storage: MemoryStorage, vault: Vault) -> None:

@@ -146,7 +146,8 @@ class Coder:
             theirs = np.frombuffer(base, np.uint8, len(base) // PAGE * PAGE).reshape(-1, PAGE)
             stored[len(kinds) - counts[_SAME] :] = theirs[order[len(kinds) - counts[_SAME] :]]
         out[order] = stored
-        return out.reshape(-1)[:size].tobytes()
+        chunk: bytes = out.reshape(-1)[:size].tobytes()
+        return chunk
 
     def _unpack_floats(self, stored: "Bytes", counts: list[int], exponents: "Bytes", noise: "Bytes") -> None:
         done = 0

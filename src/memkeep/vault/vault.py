@@ -1,11 +1,19 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
 from memkeep import clock
-from memkeep.errors import DamagedError, RefusedError, StoreError, VaultMissingError, WrongKeyError
+from memkeep.errors import (
+    DamagedError,
+    RefusedError,
+    StoreError,
+    UnsupportedError,
+    VaultMissingError,
+    WrongKeyError,
+)
 from memkeep.model import PartImage, PartSummary, Recipe, Snapshot
 from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, Storage
 from memkeep.vault import codec, crypto
@@ -236,7 +244,7 @@ def open_vault(storage: Storage, secret: str | None) -> Vault:
             message, hint="export MEMKEEP_PASSWORD=... or add --password-file FILE", code="password_missing"
         )
     slots, damaged = read_slots(storage)
-    if not slots and not damaged:
+    if not any(True for _ in storage.list(layout.KEYS)):
         message = "all key slots were removed: nothing opens the vault until one is put back from a copy"
         raise DamagedError(message, obj=layout.KEYS, hint="cp OTHER_COPY/keys/* VAULT/keys/")
     try:
@@ -251,15 +259,19 @@ def open_vault(storage: Storage, secret: str | None) -> Vault:
 
 
 def read_slots(storage: Storage) -> tuple[list[Slot], list[DamagedError]]:
-    """Return the readable key slots, and an error for each that is not what was written."""
+    """Return the readable key slots, and an error for each that is not what was written.
+
+    Slots of a newer kind are passed over: an older one may do.
+    """
     slots, damaged = [], []
     for stat in sorted(storage.list(layout.KEYS)):
-        try:
-            data = _get(storage, stat)
-            slot = _decoded(_SLOT, data, stat.key, stat.key)
-            slots.append(crypto.check_slot(slot, stat.key))
-        except DamagedError as error:
-            damaged.append(error)
+        with suppress(UnsupportedError):
+            try:
+                data = _get(storage, stat)
+                slot = _decoded(_SLOT, data, stat.key, stat.key)
+                slots.append(crypto.check_slot(slot, stat.key))
+            except DamagedError as error:
+                damaged.append(error)
     return slots, damaged
 
 
