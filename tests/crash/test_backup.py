@@ -23,7 +23,7 @@ def aged(tmp_path: Path, new_vault: Callable[..., Any], monkeypatch: pytest.Monk
     """Return a store that has changed since its last backup, and the vault."""
     monkeypatch.setattr("memkeep.vault.writer.PACK_SIZE", 1 << 16)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # no power fails here
-    store, vault, chance = tmp_path / "notes", new_vault(), random.Random(1)  # noqa: S311 - any bytes
+    store, vault, chance = tmp_path / "notes", new_vault(), random.Random(1)
     store.mkdir()
     for day in range(2):
         (store / f"day-{day}.md").write_text(f"# What was done on day {day}\n")

@@ -156,7 +156,7 @@ class _Run:
 
     def take(self, *, tag: str | None, label: str | None, verify: bool) -> SnapshotReport:
         """Take the snapshot."""
-        refuse_interrupted(Path(self._store.root))
+        refuse_interrupted(self._store)
         parent = self._vault.latest_of(self._store.system, self._store.path)
         old = {part.name: part for part in parent.parts} if parent else {}
         before = self._old_images(parent)

@@ -25,7 +25,7 @@ def check_entries(images: Sequence[PartImage]) -> None:
             entry = stored.entry
             _check_name(entry.path)
             _check_values(stored)
-            _check_part(image.part.name, entry.path)
+            _check_part(image.part.name, entry)
             if entry.path in known and not entry.kind == known[entry.path].kind == "dir":
                 raise DamagedError(f"the vault has two entries called {entry.path!r}")
             known[entry.path] = entry
@@ -52,9 +52,10 @@ def _check_name(name: str, *, root: bool = False) -> None:
         raise DamagedError(f"the vault names a path that leaves the target folder: {name!r}")
 
 
-def _check_part(part: str, path: str) -> None:
-    own = {part + end for end in ("", *SIDECARS)}
-    if part != "." and path not in own and not path.startswith(part + "/"):
+def _check_part(part: str, entry: Entry) -> None:
+    path = entry.path
+    own = part == "." or path.startswith(f"{part}/") or path in {part + end for end in ("", *SIDECARS)}
+    if not own and not (entry.kind == "dir" and part.startswith(f"{path}/")):
         raise DamagedError(f"the vault has an entry of {part!r} outside of it: {path!r}")
 
 

@@ -30,7 +30,7 @@ class Held:
 
     def __init__(self, part: Part, root: Path, scratch: Path) -> None:
         self.part = part
-        self._root = root
+        self.root = root
         self._scratch = scratch
         self._tries = 0
         self._stack = ExitStack()
@@ -43,7 +43,7 @@ class Held:
         self._tries += 1
         folder = self._scratch / str(self._tries)
         folder.mkdir(parents=True)
-        self.opened = self._stack.enter_context(engine(self.part.engine).freeze(self.part, self._root, folder))
+        self.opened = self._stack.enter_context(engine(self.part.engine).freeze(self.part, self.root, folder))
 
     def close(self) -> None:
         """Let the moment go."""

@@ -34,6 +34,7 @@ from memkeep.vault.vault import Vault
 JOURNAL = ".memkeep-restore.json"
 _STAGING, _PARKED = ".memkeep-staging-", ".memkeep-parked-"
 _UNDO = "undo.sh"
+_NEW = ".new"  # what is being written before it gets its name
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,8 +150,12 @@ def recover(root: Path) -> bool:
     return True
 
 
-def refuse_interrupted(root: Path) -> None:
-    """Raise while an interrupted restore has left a mix: it must not be backed up."""
+def refuse_interrupted(store: Store) -> None:
+    """Raise while an interrupted restore has left a mix, in the store or in another one in it: no backup of that."""
+    root = Path(store.root)
+    below = [Path(omission.part) for omission in store.omitted if Path(omission.part).name == JOURNAL]
+    if below:
+        root /= below[0].parent
     if interrupted(root):
         raise MemkeepError(
             f"an in-place restore of {root} was interrupted: old and new parts are mixed",
@@ -249,6 +254,7 @@ def _alone(folders: Sequence[Path]) -> Iterator[None]:
 def _sweep(anchors: Sequence[Path]) -> None:
     """Remove what killed restores left that had moved nothing, or had moved everything."""
     for anchor in anchors:
+        (anchor / (JOURNAL + _NEW)).unlink(missing_ok=True)
         for folder in anchor.glob(_STAGING + "*"):
             shutil.rmtree(folder, ignore_errors=True)
         for folder in anchor.glob(_PARKED + "*"):
@@ -258,16 +264,22 @@ def _sweep(anchors: Sequence[Path]) -> None:
 def _discard(parked: Path) -> None:
     """Remove a parking folder in which nothing is parked."""
     with suppress(OSError):
-        if [path.name for path in parked.rglob("*") if not path.is_dir() or path.is_symlink()] in ([_UNDO], []):
-            (parked / _UNDO).unlink(missing_ok=True)
+        own = {parked / _UNDO, parked / (_UNDO + _NEW)}
+        if own.issuperset(path for path in parked.rglob("*") if not path.is_dir() or path.is_symlink()):
+            for path in own:
+                path.unlink(missing_ok=True)
             moves.prune(parked)
 
 
 def _durable(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(path.name + _NEW)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     moves.sync_folder(path.parent)

@@ -1,7 +1,10 @@
 """Put one frozen part into the vault: its records in groups, its files as chunks, its tables as digests."""
 
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 import msgspec
 from blake3 import blake3
@@ -94,7 +97,7 @@ def _store_entries(
     vault: Vault, writer: Writer, held: Held, *, parent: PartImage | None, redact: Redact | None, events: Events
 ) -> list[StoredEntry]:
     old = {one.entry.path: one.recipe for one in parent.entries if one.recipe} if parent else {}
-    entries = held.opened.entries()
+    entries = [*_folders_above(held), *held.opened.entries()]
     events.step(held.part.name, sum(entry.size for entry in entries))
     blocks = known_blocks(vault, held.opened, entries, parent)
     stored = []
@@ -115,6 +118,20 @@ def _store_entries(
             recipe = writer.put_stream(buffers, before)
         stored.append(StoredEntry(entry=msgspec.structs.replace(entry, size=recipe.size), recipe=recipe))
     return stored
+
+
+def _folders_above(held: Held) -> list[Entry]:
+    """Return the folders between the store's root and the part, so that their permissions come back too."""
+    found = []
+    for folder in PurePosixPath(held.part.name).parents:
+        live = held.root / folder
+        if folder != PurePosixPath() and live in Path(held.part.path).parents:
+            with suppress(FileNotFoundError):
+                now = live.stat()
+                found.append(
+                    Entry(path=str(folder), kind="dir", mode=stat.S_IMODE(now.st_mode), mtime_ns=now.st_mtime_ns)
+                )
+    return found
 
 
 def _store_groups(
