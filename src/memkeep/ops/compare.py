@@ -1,5 +1,6 @@
 """Compare a restored part with what its snapshot says it was."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from memkeep.errors import MemkeepError
@@ -24,10 +25,11 @@ def compare_part(vault: Vault, image: PartImage, root: Path, *, deep: bool) -> l
     baseline = image.baseline
     try:
         with engine(image.part.engine).open(image.part, root) as opened:
-            findings = opened.check()
             bits = {one.map.collection: one.bits for one in image.collections}
-            groups = {(one.collection, one.bucket): one for one in opened.scan(bits, baseline.probes if deep else ())}
+            groups = opened.scan(bits, baseline.probes if deep else ())
+            differing = _differing(vault, image, groups, deep=deep)
             now = opened.baseline()
+            findings = opened.check()
             findings += [one for one in opened.findings() if one not in findings]
     except MemkeepError as error:
         return [_wrong(name, "unreadable", f"{name} does not open after a restore: {error.message}")]
@@ -38,26 +40,39 @@ def compare_part(vault: Vault, image: PartImage, root: Path, *, deep: bool) -> l
             findings.append(
                 _wrong(name, "rows_differ", f"{name}: {table or 'files'} has {count} rows, not {state.rows}")
             )
-        elif deep and have.digest != state.digest:
+        elif deep and state.digest and have.digest != state.digest:
             findings.append(_wrong(name, "digest_differs", f"{name}: the rows of {table or 'files'} differ"))
     if deep:
         for collection in image.collections:
-            findings += _records(vault, name, collection, groups)
+            findings += _records(vault, name, collection, differing)
         findings += _probes(name, baseline.probes, now.probes)
     return findings
 
 
+def _differing(vault: Vault, image: PartImage, groups: Iterable[Group], *, deep: bool) -> dict[tuple[str, int], bytes]:
+    """Take in all groups; return those that are not as stored: b"" for one that is gone, none when not `deep`."""
+    wanted = {(one.map.collection, group.bucket): group.chunk for one in image.collections for group in one.groups}
+    differing = dict.fromkeys(wanted, b"")
+    for group in groups:
+        key = (group.collection, group.bucket)
+        if not deep or chunk_id(vault.keys, group.data) == wanted.get(key):
+            differing.pop(key, None)
+        else:
+            differing[key] = group.data
+    return differing if deep else {}
+
+
 def _records(
-    vault: Vault, name: str, collection: StoredCollection, groups: dict[tuple[str, int], Group]
+    vault: Vault, name: str, collection: StoredCollection, differing: dict[tuple[str, int], bytes]
 ) -> list[Finding]:
     """Name the records that differ, the first few of them."""
-    findings = []
-    for stored in collection.groups:
-        group = groups.get((collection.map.collection, stored.bucket))
-        if group is not None and chunk_id(vault.keys, group.data) == stored.chunk:
+    findings: list[Finding] = []
+    stored = {group.bucket: group.chunk for group in collection.groups}
+    for (owner, bucket), data in differing.items():
+        if owner != collection.map.collection or len(findings) > _ENOUGH:
             continue
-        before = rows_by_id(collection.map, vault.reader.chunk(stored.chunk))
-        after = rows_by_id(collection.map, group.data) if group is not None else {}
+        before = rows_by_id(collection.map, vault.reader.chunk(stored[bucket])) if bucket in stored else {}
+        after = rows_by_id(collection.map, data) if data else {}
         for record in sorted(before.keys() | after.keys()):
             if before.get(record) != after.get(record):
                 what = "is missing" if record not in after else "differs" if record in before else "is new"
@@ -71,8 +86,6 @@ def _records(
                         mend="restore another snapshot",
                     )
                 )
-        if len(findings) > _ENOUGH:
-            break
     return findings[:_ENOUGH]
 
 

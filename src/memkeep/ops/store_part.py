@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
 
 import msgspec
 from blake3 import blake3
@@ -41,12 +42,14 @@ class Scan:
         self._check = check
         self._bits = {one.map.collection: one.bits for one in parent.collections} if parent else {}
         self._stopped = False
-        self.groups: list[Group] = []
+        self._groups: SimpleQueue[Group | None] = SimpleQueue()
         self.findings: list[Finding] = []
         self._done = pool.submit(self._run)
 
-    def wait(self) -> None:
-        """Wait until all is read; raise what went wrong."""
+    def groups(self) -> Iterator[Group]:
+        """Yield the groups of records as they are made; then raise what went wrong, if something did. Once only."""
+        while (group := self._groups.get()) is not None:
+            yield group
         self._done.result()
 
     def stop(self) -> None:
@@ -54,14 +57,15 @@ class Scan:
         self._stopped = True
 
     def _run(self) -> None:
-        if self._stopped:
-            return
-        for group in self._held.opened.scan(self._bits):
-            if self._stopped:
-                return
-            self.groups.append(group)
-        if self._check:
-            self.findings = self._held.opened.check()
+        try:
+            for group in self._held.opened.scan(self._bits) if not self._stopped else ():
+                if self._stopped:
+                    return
+                self._groups.put(group)
+            if self._check:
+                self.findings = self._held.opened.check()
+        finally:
+            self._groups.put(None)
 
 
 def store_part(
@@ -80,15 +84,17 @@ def store_part(
     vectors that the bytes are cut at.
     """
     if held.part.engine == "lance":
-        scan.wait()
-    entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
-    scan.wait()
+        collections = _store_groups(writer, held.part.maps, scan.groups(), parent)
+        entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
+    else:
+        entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
+        collections = _store_groups(writer, held.part.maps, scan.groups(), parent)
+    baseline = held.opened.baseline()
+    if redact is not None:  # the digests are of what was there, not of what is stored
+        tables = {name: msgspec.structs.replace(state, digest="") for name, state in baseline.tables.items()}
+        baseline = msgspec.structs.replace(baseline, tables=tables)
     image = PartImage(
-        part=held.part,
-        how=held.opened.how,
-        entries=tuple(entries),
-        collections=_store_groups(writer, held.part.maps, scan.groups, parent),
-        baseline=held.opened.baseline(),
+        part=held.part, how=held.opened.how, entries=tuple(entries), collections=collections, baseline=baseline
     )
     return image, [*scan.findings, *held.opened.findings()], held.opened.omitted()
 
@@ -135,29 +141,29 @@ def _folders_above(held: Held) -> list[Entry]:
 
 
 def _store_groups(
-    writer: Writer, maps: tuple[TableMap, ...], groups: list[Group], parent: PartImage | None
+    writer: Writer, maps: tuple[TableMap, ...], groups: Iterable[Group], parent: PartImage | None
 ) -> tuple[StoredCollection, ...]:
-    """Store record groups, each as a delta against the parent's group of the same bucket."""
-    old = {one.map.collection: one for one in parent.collections} if parent else {}
-    stored = []
-    for table in maps:
-        mine = [group for group in groups if group.collection == table.collection]
-        before = old.get(table.collection)
-        bits = mine[0].bits if mine else 0
-        bases = {one.bucket: one.chunk for one in before.groups} if before and before.bits == bits else {}
-        chunks = writer.put_blobs((group.data, bases.get(group.bucket)) for group in mine)
-        stored.append(
-            StoredCollection(
-                map=table,
-                bits=bits,
-                rows=sum(group.rows for group in mine),
-                groups=tuple(
-                    StoredGroup(bucket=group.bucket, rows=group.rows, chunk=chunk)
-                    for group, chunk in zip(mine, chunks, strict=True)
-                ),
-            )
+    """Store record groups as they come, each as a delta against the parent's group of the same bucket."""
+    bases = {
+        (one.map.collection, one.bits, group.bucket): group.chunk
+        for one in (parent.collections if parent else ())
+        for group in one.groups
+    }
+    bits: dict[str, int] = {}
+    stored: dict[str, list[StoredGroup]] = {table.collection: [] for table in maps}
+    for group in groups:
+        chunk = writer.put_blob(group.data, bases.get((group.collection, group.bits, group.bucket)))
+        bits[group.collection] = group.bits
+        stored[group.collection].append(StoredGroup(bucket=group.bucket, rows=group.rows, chunk=chunk))
+    return tuple(
+        StoredCollection(
+            map=table,
+            bits=bits.get(table.collection, 0),
+            rows=sum(group.rows for group in stored[table.collection]),
+            groups=tuple(stored[table.collection]),
         )
-    return tuple(stored)
+        for table in maps
+    )
 
 
 def _equal(held: Held, entry: Entry, before: Recipe) -> bool:
