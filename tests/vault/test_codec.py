@@ -218,7 +218,11 @@ def test_the_largest_chunk_round_trips() -> None:
 
 def test_one_coder_serves_chunks_of_all_sizes_one_after_another() -> None:
     coder = Coder()
-    raws = [b"".join(page(kind, n) for n in range(pages)) for pages in (16, 1, 17, 3) for kind in ("floats", "text")]
+    raws = [
+        b"".join(page(kind, n) for n in range(pages))
+        for pages in (CHUNK // PAGE, 1, CHUNK // PAGE + 1, 3)
+        for kind in ("floats", "text")
+    ]
     mixed = [page("floats", 1) + page("zeros", 1) + page("shifted2", 2) + b"tail"]
     for raw in raws + mixed + raws:
         assert coder.decode(coder.full(raw), b"", "blob") == raw

@@ -175,6 +175,7 @@ def test_the_text_of_the_format_names_every_limit_as_it_is() -> None:
 
     text = Path(__file__, "../../../docs/format.md").resolve().read_text("utf-8")
     assert codec.MAX_CHUNK == 2**26
+    assert codec.MAX_BLOCK == 2**17
     assert codec.MAX_BLOB == 2**26 + 2**20 + 4096
     assert vaults.MAX_OBJECT == 2**28
     assert (crypto._MAX_MEMORY, crypto._MAX_PASSES, crypto._MAX_LANES) == (2**20, 16, 64)

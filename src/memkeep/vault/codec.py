@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PAGE = 4096
 CHUNK = 131072
 MAX_CHUNK = 1 << 26
+MAX_BLOCK = 1 << 17  # of a vector
 MAX_BLOB = MAX_CHUNK + (MAX_CHUNK >> 6) + PAGE  # what does not shrink grows by less than this
 FULL, PAGES, TEXT = 1, 2, 3
 ID_SIZE = 16

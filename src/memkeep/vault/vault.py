@@ -323,7 +323,7 @@ def _decoded(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data
 def _check_recipe(recipe: Recipe, path: str) -> None:
     pieces(recipe)
     for run in recipe.runs:
-        fits = run.offset >= 0 and run.count >= 0 and 0 < run.stride <= codec.CHUNK
+        fits = run.offset >= 0 and run.count >= 0 and 0 < run.stride <= codec.MAX_BLOCK
         if not fits or run.offset + run.count * run.stride > recipe.size:
             message = f"the vectors of {path} point out of the file"
             raise DamagedError(message)

@@ -134,7 +134,7 @@ class Writer:
         source = Source(buffers)
         pieces = Pieces()
         for run in sorted(runs, key=lambda run: run.offset):
-            if run.offset < source.at or run.count < 1 or not 0 < run.stride <= codec.CHUNK:
+            if run.offset < source.at or run.count < 1 or not 0 < run.stride <= codec.MAX_BLOCK:
                 continue
             for raw in source.take(run.offset - source.at, codec.CHUNK):
                 pieces.add(self._take(raw, None, text=False), 0, len(raw))
