@@ -222,6 +222,19 @@ def test_everything_of_one_kind_removed_is_found(made: Made, tmp_path: Path) -> 
             assert {key for key in made.keys if key.startswith(f"{kind}/")} <= named
 
 
+def test_nothing_of_the_store_can_be_read_in_any_object(made: Made) -> None:
+    with contextlib.closing(sqlite3.connect(made.root.parent / "store" / "memory.db")) as database:
+        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+        cells = [cell for name in tables for row in database.execute(f'select * from "{name}"') for cell in row]
+    texts = {cell for cell in cells if isinstance(cell, str) and len(cell) >= 8}
+    assert len(texts) > 20
+    words = {*texts, *tables, "memory.db", "oc-memory", str(made.root.parent), "what day 1 has brought"}
+    for key in made.keys:
+        data = (made.root / key).read_bytes()
+        assert not [word for word in words if len(word) >= 5 and word.encode() in data], key
+        assert not [word for word in words if len(word) >= 5 and word in key]
+
+
 def test_a_backup_into_a_vault_with_a_damaged_pack_stores_again_what_it_needs(
     made: Made, stores: Path, tmp_path: Path
 ) -> None:

@@ -360,25 +360,60 @@ def test_an_index_that_goes_round_in_circles_is_damage(vault: Vault, reopen: Reo
             list(found.reader.chunks([one] * 3))
 
 
-def test_an_index_that_points_elsewhere_in_a_pack_is_damage(vault: Vault, reopen: Reopen) -> None:
-    take(vault, {"a": noise(3 * CHUNK, 1)}, created="1")
-    one = vault.image(vault.snapshots()[0].parts[0]).entries[0].recipe
-    assert one is not None
-    good = vault.index.find(one.ids[:16])
+@pytest.mark.parametrize("change", ["offset", "length", "raw", "base"])
+def test_an_index_that_says_something_else_of_a_chunk_is_damage(
+    vault: Vault, storage: MemoryStorage, reopen: Reopen, change: str
+) -> None:
+    recipe = recipe_of(vault, noise(3 * CHUNK, 1))
+    one, base = recipe.ids[:16], recipe.ids[16:32]
+    good, other = vault.index.find_all([one, base])
     assert good is not None
-    for number, change in enumerate(
-        [{"offset": good.offset + 1}, {"length": good.length - 1}, {"raw": good.raw - 1}, {"base": one.ids[16:32]}]
-    ):
-        chunk = bytes([number]) * 16
-        place = good._replace(**change)
-        add_segment(
-            vault,
-            [(chunk, place._replace(depth=int(place.base is not None)))],
-            {good.pack: vault.index.packs[good.pack]},
-        )
-        with pytest.raises(DamagedError) as error:
-            reopen().reader.chunk(chunk)
-        assert error.value.obj == good.pack
+    assert other is not None
+    bad = {
+        "offset": good._replace(offset=good.offset + 1),
+        "length": good._replace(length=good.length - 1),
+        "raw": good._replace(raw=good.raw - 1),
+        "base": good._replace(base=base, depth=1),
+    }[change]
+    for key in vault.index.segments:
+        del storage.objects[key]
+    add_segment(vault, [(one, bad), (base, other)], vault.index.packs)
+    with pytest.raises(DamagedError) as error:
+        reopen().reader.chunk(one)
+    assert error.value.obj == good.pack
+    assert len(reopen().reader.chunk(base)) == CHUNK
+
+
+@pytest.mark.damage
+def test_without_encryption_a_changed_byte_is_found_by_the_id_of_its_chunk() -> None:
+    storage = MemoryStorage()
+    vault, _ = vaults.create(storage, None)
+    data = vectors(200, 1) + noise(5000, 2) + b"text " * 3000
+    recipe = recipe_of(vault, data)
+    changed = bytearray(data)
+    changed[70_000] ^= 1
+    with vault.writer() as one:
+        later = one.put_stream([bytes(changed)], recipe)
+        one.flush()
+    ids = ids_of(recipe) + ids_of(later)
+    wanted = dict(zip(ids, vault.reader.chunks(ids), strict=True))
+    found = 0
+    for pack in vault.index.packs:
+        good = storage.objects[pack]
+        for place in range(48, len(good), 997):
+            storage.objects[pack] = good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1 :]
+            reader = vaults.open_vault(storage, None).reader
+            for chunk, raw in wanted.items():
+                try:
+                    assert reader.chunk(chunk) == raw
+                except DamagedError as error:
+                    found += error.obj == pack
+        storage.objects[pack] = good
+    assert found > sum(vault.index.packs.values()) // 997
+
+
+def ids_of(recipe: Recipe) -> list[bytes]:
+    return [recipe.ids[at : at + 16] for at in range(0, len(recipe.ids), 16)]
 
 
 def recipe_of(vault: Vault, data: bytes) -> Recipe:

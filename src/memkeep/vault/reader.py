@@ -45,9 +45,10 @@ class Reader:
 
         A chunk whose pack turns out to be damaged is looked for elsewhere: it may have been stored again since.
         """
+        chunks = list(dict.fromkeys(wanted))
         while True:
             try:
-                return self._decode(dict.fromkeys(wanted))
+                return self._decode(chunks)
             except DamagedError as error:
                 if not self._index.distrust(error.obj):
                     raise
@@ -136,7 +137,7 @@ class Reader:
             done |= fresh
         return done
 
-    def _decode(self, wanted: dict[bytes, None]) -> dict[bytes, bytes]:
+    def _decode(self, wanted: list[bytes]) -> dict[bytes, bytes]:
         """Unseal and decode chunks, each from its root up, so that a long chain needs no deep recursion."""
         places = self.closure(set(wanted))
         sealed = self._fetch(places)

@@ -1,5 +1,6 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
+import shlex
 from contextlib import suppress
 from typing import TypeVar
 
@@ -124,6 +125,8 @@ class Vault:
             try:
                 plain = self.keys.open_envelope(crypto.SEAL, _get(self.storage, stat), stat.key)
                 found[stat.key] = _decoded(_SEAL, plain, stat.key, stat.key)
+            except ObjectMissingError:
+                continue  # listed and then removed by another process
             except DamagedError as error:
                 damaged.append(error)
         return found, damaged
@@ -288,7 +291,7 @@ def _config(storage: Storage) -> layout.Config:
         if _holds_backups(storage):
             raise _config_missing() from None
         message = f"there is no vault at {storage.url}"
-        raise VaultMissingError(message, hint=f"memkeep init --vault {storage.url}") from None
+        raise VaultMissingError(message, hint=f"memkeep init --vault {shlex.quote(storage.url)}") from None
     return layout.decode_config(data)
 
 
