@@ -344,16 +344,16 @@ def add_segment(vault: Vault, entries: Iterable[tuple[bytes, Location]], packs: 
 
 
 def test_an_index_that_goes_round_in_circles_is_damage(vault: Vault, reopen: Reopen) -> None:
-    pack = f"data/00/{'00' * 32}"
+    recipe_of(vault, noise(CHUNK, 1))
+    (pack,) = vault.index.packs
     ids = [bytes([number]) * 16 for number in range(4)]
-    entries = [(one, Location(pack, 52, 100, 65536, 1, ids[(number + 1) % 4])) for number, one in enumerate(ids)]
-    entries.append((b"x" * 16, Location(pack, 52, 100, 65536, 1, b"x" * 16)))
-    vault.storage.put_new(pack, [bytes(1000)])
-    add_segment(vault, entries, {pack: 1000})
+    entries = [(one, Location(pack, 52, 100, CHUNK, 1, ids[(number + 1) % 4])) for number, one in enumerate(ids)]
+    entries.append((b"x" * 16, Location(pack, 52, 100, CHUNK, 1, b"x" * 16)))
+    add_segment(vault, entries, vault.index.packs)
     found = reopen()
     assert found.reader.closure({ids[0]}).keys() == set(ids)
     for one in (ids[0], b"x" * 16):
-        with pytest.raises(DamagedError) as error:
+        with pytest.raises(DamagedError, match="does not end") as error:
             found.reader.chunk(one)
         assert error.value.obj == pack
         with pytest.raises(DamagedError):
