@@ -76,10 +76,13 @@ def decode_config(data: bytes) -> Config:
         raw: Any = msgspec.json.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _bad_config() from error
-    if not isinstance(raw, dict) or raw.get("format") != "memkeep vault" or not _says_its_digest(raw, data):
+    if not isinstance(raw, dict) or raw.get("format") != "memkeep vault":
         raise _bad_config()
     version = raw.get("version")
-    if isinstance(version, int) and version > VERSION:
+    newer = isinstance(version, int) and version > VERSION
+    if not _says_its_digest(raw, data):
+        raise _bad_config(f"it says that the vault is of the newer version {version}, but " if newer else "")
+    if newer:
         message = f"this vault has format version {version}; this memkeep reads version {VERSION}"
         raise UnsupportedError(message, hint="pip install --upgrade memkeep", code="vault_too_new")
     try:
@@ -99,6 +102,6 @@ def _says_its_digest(raw: dict[str, Any], data: bytes) -> bool:
     return digest_of(data.replace(f'"{digest}"'.encode("utf-8", "replace"), b'""')) == digest
 
 
-def _bad_config() -> DamagedError:
-    message = "config is not what was written: the vault cannot be opened until it is put back from a copy"
+def _bad_config(says: str = "") -> DamagedError:
+    message = f"config: {says}it is not what was written: the vault cannot be opened until it is put back from a copy"
     return DamagedError(message, obj=CONFIG, hint="cp OTHER_COPY_OF_THE_VAULT/config VAULT/config")
