@@ -161,6 +161,8 @@ HEAD = struct.Struct("<BI")
         HEAD.pack(codec.FULL, PAGE) + b"\x01" + struct.pack("<I", 13) + boast(1 << 40) + bytes(3072),
         HEAD.pack(codec.FULL, PAGE) + b"\x05" + bytes(4),
         HEAD.pack(codec.FULL, PAGE) + b"\x06" + bytes(4),
+        CODER.full(page("floats", 1)).replace(HEAD.pack(codec.FULL, PAGE) + b"\4", HEAD.pack(codec.FULL, PAGE) + b"\6"),
+        CODER.full(b"text").replace(HEAD.pack(codec.FULL, 4) + b"\0", HEAD.pack(codec.FULL, 4) + b"\x10"),
         HEAD.pack(codec.FULL, 100) + b"\x01" + bytes(4),
         HEAD.pack(codec.PAGES, PAGE) + ID + b"\x05" + bytes(3),
         HEAD.pack(codec.FULL, codec.MAX_CHUNK) + bytes(codec.MAX_CHUNK // PAGE // 2) + bytes(4) + boast(1 << 40),

@@ -180,16 +180,23 @@ class CalculationError(Exception):
     pass
 
 
-def test_an_error_while_encoding_surfaces_and_nothing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_encoding_surfaces_and_the_writer_never_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = MemoryStorage()
     vault, _ = vaults.create(storage, "pw")
+    snapshot = take(opened(MemoryStorageCopy(storage)), DAYS[0], created="x")
 
     def fail(*_: object) -> None:
         raise CalculationError
 
-    monkeypatch.setattr(writer.Writer, "_encode", fail)
-    with pytest.raises(CalculationError):
-        take(vault, DAYS[0], created="0")
+    with vault.writer() as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(writer.Writer, "_encode", fail)
+            one.put_stream([NOISE])
+            with pytest.raises(CalculationError):
+                one.flush()
+        for again in (one.flush, lambda: one.put_stream([NOISE * 9]), lambda: one.commit(snapshot, *vault.next_seal())):
+            with pytest.raises(CalculationError):
+                again()
     assert opened(storage).snapshots() == []
     assert len(opened(storage).index) == 0
 

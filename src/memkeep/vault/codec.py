@@ -238,7 +238,7 @@ def _unpack_kinds(data: bytes, pages: int) -> "Bytes":
     np.bitwise_and(packed, 15, out=kinds[:, 0])
     np.right_shift(packed, 4, out=kinds[:, 1])
     flat = kinds.reshape(-1)
-    if len(flat) < pages or (pages and flat.max() > _SAME):
+    if len(flat) < pages or (pages and flat.max() > _SAME) or flat[pages:].any():
         message = "page kinds out of range"
         raise ValueError(message)
     return flat[:pages]
