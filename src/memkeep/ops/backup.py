@@ -1,5 +1,6 @@
 """Take one snapshot of each store: freeze, store, read back, commit."""
 
+import glob
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -183,7 +184,6 @@ class _Run:
                 proven = writer.checked | _proven(parent, before)
                 read_back(self._vault, summaries, images, packs=packs, proven=proven, events=self._events)
                 rung = self._reached(images)
-            records = [c for image in images for c in image.collections if c.map.primary]
             snapshot = Snapshot(
                 created=clock.now().isoformat(timespec="microseconds"),
                 system=self._store.system,
@@ -192,7 +192,7 @@ class _Run:
                 parent=parent.id if parent else None,
                 tag=tag,
                 label=label,
-                records=sum(c.rows for c in records) if records else self._store.records,
+                records=self._count(images),
                 source_bytes=sum(entry.entry.size for image in images for entry in image.entries),
                 duration_s=round(clock.monotonic() - self._started, 3),
                 rung=rung,
@@ -209,15 +209,31 @@ class _Run:
             return self._report(writer.commit(snapshot, *self._vault.next_seal()))
 
     def _choose(self) -> list[Part]:
-        """Leave out secret parts where they may not go."""
+        """Leave out secret parts where they may not go, and the vault itself if it lies in the store."""
         chosen = []
         where = "--no-secrets was given" if self._vault.keys.encrypted else "the vault is not encrypted"
+        vault = Path(self._vault.storage.url).resolve()
         for part in self._store.parts:
+            live = Path(part.path)
+            if live == vault or vault in live.parents:
+                continue
             if part.role is Role.SECRET and not self._take_secrets:
                 self._omitted.append(Omission(part=part.name, reason=f"secret, and {where}"))
+            elif live in vault.parents:
+                inside = glob.escape(vault.relative_to(live).as_posix())
+                chosen.append(msgspec.structs.replace(part, exclude=(*part.exclude, inside)))
             else:
                 chosen.append(part)
+        if Path(self._store.root) in vault.parents:
+            inside = vault.relative_to(self._store.root).as_posix()
+            self._omitted.append(Omission(part=inside, reason="the vault itself"))
         return chosen
+
+    def _count(self, images: Sequence[PartImage]) -> int | None:
+        """Return how many records are in the images; of a store without a mapping what it says of itself."""
+        if any(table.primary for part in self._store.parts for table in part.maps):
+            return sum(one.rows for image in images for one in image.collections if one.map.primary)
+        return self._store.records
 
     def _old_images(self, parent: Snapshot | None) -> dict[str, PartImage]:
         """Return the parent's images by part; a damaged one costs space, never the backup; verify names the damage."""

@@ -57,6 +57,7 @@ class Moment(msgspec.Struct, kw_only=True):
     consistent: bool = True
     omitted: list[Omission] = []
     findings: list[Finding] = []
+    errors: list[StoreError] = []  # why parts were left out
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +68,7 @@ class Moment(msgspec.Struct, kw_only=True):
 
     def leave(self, part: Part, error: StoreError) -> None:
         """Say that a part could not be read."""
+        self.errors.append(error)
         self.omitted.append(Omission(part=part.name, reason=error.message))
         self.findings.append(
             Finding(code=UNREAD, severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint)
@@ -74,7 +76,7 @@ class Moment(msgspec.Struct, kw_only=True):
 
 
 def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:
-    """Freeze the parts of a store; a part that can't be read is left out and said, unless none can."""
+    """Freeze the parts of a store; a part that can't be read is left out and said, unless no canonical one can."""
     moment = Moment(held=[])
     try:
         for number, part in enumerate(_slow_first(parts)):
@@ -83,15 +85,12 @@ def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:
             except UnsupportedError:
                 raise
             except StoreError as error:
-                if part.role is Role.CANONICAL and len(parts) == 1:
-                    raise
                 moment.leave(part, error)
         drifted = _settle(moment)
+        _refuse_without_memory(parts, moment)
     except BaseException:
         moment.__exit__()
         raise
-    if parts and not moment.held:
-        raise StoreError(f"no part of {store.path} could be read", hint=f"ls -l {store.path!r}")
     if drifted:
         moment.consistent = False
         moment.findings.append(
@@ -119,12 +118,17 @@ def _settle(moment: Moment) -> list[str]:
                 one.again()
             except StoreError as error:
                 one.close()
-                if len(moment.held) == 1:
-                    raise
                 moment.held.remove(one)
                 moment.leave(one.part, error)
         last = moved[-1]
     return [one.part.name for one in moved]
+
+
+def _refuse_without_memory(parts: Sequence[Part], moment: Moment) -> None:
+    """Raise what went wrong when no part was held that matters: no canonical one, if there are such."""
+    wanted = {part.name for part in parts if part.role is Role.CANONICAL} or {part.name for part in parts}
+    if moment.errors and wanted.isdisjoint(held.part.name for held in moment.held):
+        raise moment.errors[0]
 
 
 def _slow_first(parts: Sequence[Part]) -> list[Part]:

@@ -1,13 +1,16 @@
 """Name a vault, make one, open one."""
 
+import contextlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from memkeep.errors import UsageError
+from memkeep.errors import RefusedError, UsageError
 from memkeep.storage.base import Storage
-from memkeep.storage.local import LocalStorage
+from memkeep.storage.local import TMP, LocalStorage
+from memkeep.vault import format
 from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
 
@@ -48,8 +51,24 @@ def init_vault(url: str, password: str | None, *, encrypt: bool = True) -> InitR
             code="password_missing",
         )
     storage = storage_at(url)
+    _refuse_strangers(Path(storage.url).resolve())
     vault, recovery = vaults.create(storage, password if encrypt else None)
     return InitResult(vault=storage.url, id=vault.config.id, encrypted=encrypt, recovery_key=recovery)
+
+
+def _refuse_strangers(root: Path) -> None:
+    """Refuse a folder with something in it that is no vault's, such as a store, save what a killed `init` left."""
+    own = {format.CONFIG, TMP, "lost+found"} | {
+        prefix.rstrip("/") for prefix in (format.KEYS, format.DATA, format.INDEX, format.SNAPSHOTS, format.SEALS)
+    }
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        strangers = sorted(path.name for path in root.iterdir() if path.name not in own)
+        if strangers:
+            raise RefusedError(
+                f"{root} is not empty: it holds {strangers[0]}",
+                hint=f"memkeep init --vault {shlex.quote(str(root / 'vault'))}",
+                code="target_exists",
+            )
 
 
 def open_vault(url: str, password: str | Ask | None = None) -> Vault:

@@ -79,7 +79,7 @@ def restore(
 def _refuse_inside(target: Path, snapshot: Snapshot, vault: Vault) -> None:
     """Refuse a target that would become part of the live store, or of the vault."""
     for what, folder in (("the live store", Path(snapshot.path)), ("the vault", Path(vault.storage.url))):
-        if folder.is_dir() and target.resolve().is_relative_to(folder.resolve()):
+        if _is_folder(folder) and target.resolve().is_relative_to(folder.resolve()):
             raise RefusedError(
                 f"{target} lies in {what}, {folder}",
                 hint=f"memkeep restore {snapshot.id[:8]} --to DIR",
@@ -87,10 +87,17 @@ def _refuse_inside(target: Path, snapshot: Snapshot, vault: Vault) -> None:
             )
 
 
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):  # where one may not look one may not write either
+        return path.is_dir()
+    return False
+
+
 def _to_folder(vault: Vault, images: list[PartImage], target: Path, events: Events) -> None:
     """Write beside the target and rename: it appears whole or not at all."""
-    made = [folder for folder in target.parents if not folder.exists()]
+    made: list[Path] = []
     try:
+        made = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         with _beside(target) as staging:
             events.step("restoring", sum(one.entry.size for image in images for one in image.entries))

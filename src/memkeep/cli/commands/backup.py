@@ -39,10 +39,12 @@ def command(
     The agents keep running: each snapshot is one consistent moment of all parts of a store. What was written is read
     back before it is called done.
     """
+    from memkeep.cli.errors import PROBLEMS
     from memkeep.cli.progress import listening
     from memkeep.cli.views import status_of
     from memkeep.cli.wiring import find_stores, settings
     from memkeep.errors import StoreError
+    from memkeep.model import Rung
     from memkeep.ops.backup import backup
 
     if no_secrets and include_secrets:
@@ -65,7 +67,9 @@ def command(
             events=events,
         )
     findings = [finding for report in result.snapshots for finding in report.findings]
-    return Reply(result, lambda out: _render(out, result, dry_run=dry_run), exit=status_of(findings))
+    short = any(report.rung.height < Rung.READABLE.height for report in result.snapshots) and not (dry_run or no_verify)
+    status = status_of(findings) or (PROBLEMS if short else 0)
+    return Reply(result, lambda out: _render(out, result, dry_run=dry_run), exit=status)
 
 
 def _open_or_offer(face: Face, config: "Config") -> "Vault":
