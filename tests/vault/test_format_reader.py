@@ -148,7 +148,7 @@ def test_it_reads_every_kind_of_blob(tmp_path: Path, independent: ModuleType, mo
         texts = [b'{"id": %d, "text": "memories"}' % n * 200 for n in range(3)]
         ids = [one.put_blob(texts[0])]
         one.flush()
-        ids += list(one.put_blobs((text, ids[0]) for text in texts[1:]))
+        ids += [one.put_blob(text, ids[0]) for text in texts[1:]]
         one.flush()
     reader = independent.Reader(tmp_path, recovery)
     assert [reader.files(manifest) for manifest in reader.snapshots().values()] == days

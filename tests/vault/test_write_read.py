@@ -157,7 +157,7 @@ def test_blobs_come_back_in_order_whatever_they_are_based_on(blobs: list[tuple[b
     raws = [(raw * 30, base) for raw, base in blobs]
     for half in (raws[::2], raws[1::2]):
         with vault.writer() as one:
-            made = list(one.put_blobs((raw, ids[base] if 0 <= base < len(ids) else None) for raw, base in half))
+            made = [one.put_blob(raw, ids[base] if 0 <= base < len(ids) else None) for raw, base in half]
             one.flush()
         ids += made
     wanted = [raw for half in (raws[::2], raws[1::2]) for raw, _ in half]

@@ -5,7 +5,7 @@ at any instant leaves packs that nobody refers to; the next backup of the same b
 names.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple, Self, TypeVar
@@ -123,11 +123,6 @@ class Writer:
     def put_blob(self, raw: bytes, base: bytes | None = None) -> bytes:
         """Store one text-like chunk whole (at most 64 MiB), as a delta against `base` if that pays; return its id."""
         return self._take(raw, base, text=True)
-
-    def put_blobs(self, blobs: Iterable[tuple[bytes, bytes | None]]) -> Iterator[bytes]:
-        """Store many text-like chunks, each with an optional base; yield their ids in order."""
-        for raw, base in blobs:
-            yield self._take(raw, base, text=True)
 
     def put_blocks(self, buffers: Iterable[bytes], runs: tuple[Run, ...], known: Blocks | None) -> Recipe:
         """Store a file that holds runs of vectors: a vector that is known already costs only a reference."""
