@@ -16,7 +16,7 @@ from memkeep.ops.backup import backup
 from memkeep.ops.discover import discover
 from memkeep.ops.verify import VerifyReport, verify
 from memkeep.storage.local import LocalStorage
-from memkeep.testing.faults import cut, flip, swap
+from memkeep.testing.faults import Fault, FaultyStorage, cut, flip, swap
 from memkeep.vault import crypto
 from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
@@ -254,3 +254,19 @@ def test_a_backup_into_a_vault_with_a_damaged_pack_stores_again_what_it_needs(
             assert one.rung is Rung.READABLE
             fresh = vaults.open_vault(LocalStorage(root), PASSWORD)
             assert verify(fresh, one.id, rung=Rung.READABLE).snapshots[0].rung is Rung.READABLE
+
+
+def test_a_disk_that_stores_other_bytes_than_it_was_given_is_found_out_by_the_backup(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CHEAP.items():
+        monkeypatch.setitem(crypto.ARGON, name, value)
+    store = tmp_path / "store"
+    shutil.copytree(stores / "oc-memory", store)
+    beneath = LocalStorage(tmp_path / "vault")
+    vaults.create(beneath, PASSWORD)
+    lying = FaultyStorage(beneath, Fault(call="put_new", number=1, kind="corrupt", prefix="data/", lasting=True))
+    with pytest.raises(DamagedError) as error:
+        backup(vaults.open_vault(lying, PASSWORD), discover([store]))
+    assert error.value.obj.startswith("data/")
+    assert vaults.open_vault(beneath, PASSWORD).snapshots() == []

@@ -105,12 +105,13 @@ def _take(
 ) -> SnapshotReport:
     """Take a snapshot; where the vault turns out to be damaged, store again what the snapshot needs of the damaged."""
     healed: list[Finding] = []
+    old = set(vault.index.packs)  # where what is written now is damaged at once, writing it again would never end
     while True:
         run = _Run(vault, store, take_secrets=secrets, events=events, findings=healed)
         try:
             return run.take(tag=tag, label=label, verify=verify)
         except DamagedError as error:
-            if error.obj not in vault.index.packs or any(error.obj == one.object for one in healed):
+            if error.obj not in old or any(error.obj == one.object for one in healed):
                 raise
             vault.index.distrust(error.obj)
             healed.append(

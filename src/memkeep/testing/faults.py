@@ -16,15 +16,25 @@ from memkeep.model import Value
 from memkeep.storage.base import Stat, Storage
 
 Call = Literal["put_new", "get", "get_range", "stat", "list", "delete"]
-Kind = Literal["refuse", "full", "io", "denied", "partial", "kill_before", "kill_during", "kill_after"]
+Kind = Literal[
+    "refuse",
+    "full",
+    "io",
+    "denied",
+    "partial",
+    "corrupt",
+    "kill_before",
+    "kill_during",
+    "kill_after",
+]
 _ERRNO = {"full": errno.ENOSPC, "partial": errno.ENOSPC, "io": errno.EIO, "denied": errno.EACCES}
 
 
 class Fault(Value):
     """What goes wrong at one call: the `number`th of its kind (from 1) among those whose key begins with `prefix`.
 
-    `partial` gives half of the bytes to the storage beneath and then fails; `kill_...` ends the process there, as a
-    power cut would. A `lasting` fault hits every later call too: a disk that is full stays full.
+    `partial` gives half of the bytes to the storage beneath and then fails; `corrupt` stores other bytes and says
+    nothing; `kill_...` ends the process there, as a power cut would. A `lasting` fault hits every later call too: a disk that is full stays full.
     """
 
     call: Call
@@ -52,6 +62,9 @@ class FaultyStorage:
         if fault.kind == "kill_after":
             self.beneath.put_new(key, data)
             _die()
+        if fault.kind == "corrupt":
+            whole = b"".join(data)
+            return self.beneath.put_new(key, [whole[:-1], bytes([whole[-1] ^ 1])])
         if fault.kind in {"partial", "kill_during"}:
             return self.beneath.put_new(key, _half(data, fault, key))
         raise _failure(fault, key)
