@@ -50,11 +50,13 @@ def verify(
     *,
     rung: Rung = Rung.READABLE,
     all: bool = False,
+    remember: bool = True,
     events: Events = SILENT,
 ) -> VerifyReport:
     """Climb the ladder to `rung` for one snapshot (default: the latest) or for all, and survey the vault.
 
-    Findings with an `object` mean that bytes are damaged. Nothing in the vault is changed. Raises `StoreError` for a
+    Findings with an `object` mean that bytes are damaged. Nothing in the vault is changed; what was proven is
+    remembered in the user's state folder, unless `remember` is False. Raises `StoreError` for a
     name that fits no snapshot.
     """
     packs = Packs(vault)
@@ -80,7 +82,7 @@ def verify(
         ),
         findings=tuple(_with_hurt(finding, hurt) for finding in found),
     )
-    for one in report.snapshots:
+    for one in report.snapshots if remember else ():
         ledger.note(vault.config.id, one.snapshot, one.rung, good=one.rung.height >= rung.height and not one.findings)
     return report
 
