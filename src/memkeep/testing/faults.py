@@ -34,7 +34,8 @@ class Fault(Value):
     """What goes wrong at one call: the `number`th of its kind (from 1) among those whose key begins with `prefix`.
 
     `partial` gives half of the bytes to the storage beneath and then fails; `corrupt` stores other bytes and says
-    nothing; `kill_...` ends the process there, as a power cut would. A `lasting` fault hits every later call too: a disk that is full stays full.
+    nothing; `kill_...` ends the process there, as a power cut would. A `lasting` fault hits every later call too: a
+    disk that is full stays full.
     """
 
     call: Call
