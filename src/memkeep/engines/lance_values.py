@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-VECTOR_BYTES = 20
 _WIDTHS = {"halffloat": 2, "float": 4, "double": 8}
 
 

@@ -40,6 +40,8 @@ def command(
     back before it is called done.
     """
     from memkeep.cli.errors import PROBLEMS
+    from concurrent.futures import ThreadPoolExecutor
+
     from memkeep.cli.progress import listening
     from memkeep.cli.views import status_of
     from memkeep.cli.wiring import find_stores, settings
@@ -50,8 +52,10 @@ def command(
     if no_secrets and include_secrets:
         raise click.UsageError("--no-secrets and --include-secrets were both given")
     config = settings(face)
-    vault = _open_or_offer(face, config)
-    stores = find_stores(paths, config)
+    with ThreadPoolExecutor(1, "memkeep-discover") as pool:
+        looking = pool.submit(find_stores, paths, config)  # in a child process, while the vault's key is derived here
+        vault = _open_or_offer(face, config)
+        stores = looking.result()
     if not stores:
         where = f"at {', '.join(paths)}" if paths else "in the places where products keep it"
         raise StoreError(f"no store of agent memory was found {where}", hint="memkeep discover PATH", code="no_store")
