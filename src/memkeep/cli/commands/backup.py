@@ -39,9 +39,9 @@ def command(
     The agents keep running: each snapshot is one consistent moment of all parts of a store. What was written is read
     back before it is called done.
     """
-    from memkeep.cli.errors import PROBLEMS
     from concurrent.futures import ThreadPoolExecutor
 
+    from memkeep.cli.errors import PROBLEMS
     from memkeep.cli.progress import listening
     from memkeep.cli.views import status_of
     from memkeep.cli.wiring import find_stores, settings
