@@ -78,8 +78,7 @@ class LocalStorage:
         folder = prefix.rpartition("/")[0]
         if folder and not is_key(folder):
             return
-        for base, folders, names in os.walk(self.root / folder, onerror=self._walk_error):
-            folders[:] = [name for name in folders if not (Path(base) == self.root and name == TMP)]
+        for base, _, names in os.walk(self.root / folder, onerror=self._walk_error):
             for name in names:
                 path = Path(base, name)
                 key = path.relative_to(self.root).as_posix()
