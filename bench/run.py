@@ -4,7 +4,7 @@
     .venv/bin/python bench/run.py --days 3 --memories 5000 --kinds sqlite
 
 Both encrypt. Every day the store is churned once, then restic, memkeep and memkeep without verification back up that
-same state, one after another; only ratios within one run count. restic is installed with apt-get when it is not there.
+same state, one after another, each with nothing left to write back; only ratios within one run count. restic is installed with apt-get when it is not there.
 Needs ../shared/bench/workload.py (or MEMKEEP_SHARED).
 """
 
@@ -35,6 +35,7 @@ class Run:
     """A finished command: wall seconds, peak memory in MB, and what it printed."""
 
     def __init__(self, argv: list[str], env: dict[str, str]) -> None:
+        os.sync()  # nobody pays for writing back what the one before has written
         started = time.perf_counter()
         process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, err = process.communicate()
