@@ -143,8 +143,8 @@ class Reader:
         sealed = self._fetch(places)
         ciphers = {place.pack: self._cipher(place.pack) for place in places.values()}
         coder = codec.Coder()
-        done: dict[bytes, bytes] = {}
-        for chunk in wanted:
+
+        def build(chunk: bytes, *, check: bool) -> bytes:
             raw = b""
             for one in reversed(_chain(chunk, places)):
                 place = places[one]
@@ -152,9 +152,17 @@ class Reader:
                 if codec.base_of(blob, place.pack) != place.base or codec.size_of(blob, place.pack) != place.raw:
                     raise _other(place.pack, one)
                 raw = coder.decode(blob, raw, place.pack)
-                if chunk_id(self._keys, raw) != one:
+                if (check or one == chunk) and chunk_id(self._keys, raw) != one:
                     raise _other(place.pack, one)
-            done[chunk] = raw
+            return raw
+
+        done: dict[bytes, bytes] = {}
+        for chunk in wanted:
+            try:
+                done[chunk] = build(chunk, check=False)
+            except DamagedError:
+                # A base that is not itself may only show above it: check every link, to name the pack that is wrong.
+                done[chunk] = build(chunk, check=True)
         return done
 
     def _fetch(self, places: dict[bytes, Location]) -> "dict[bytes, memoryview | bytes]":
