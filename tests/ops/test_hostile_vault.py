@@ -115,7 +115,7 @@ def recipe(**values: Any) -> Callable[[PartImage, Store], PartImage]:
 
 LIES |= {
     "a huge size": sized(size=HUGE),
-    "a negative size": sized(size=-1),
+    "a negative size": recipe(size=-HUGE),
     "a time that no clock shows": sized(mtime_ns=(1 << 64) - 1),
     "a time before all clocks": sized(mtime_ns=-(1 << 63)),
     "a huge recipe": recipe(size=HUGE),
@@ -228,6 +228,27 @@ def test_a_part_cannot_be_named_out_of_the_store(
     before = everything(tmp_path)
     with pytest.raises((DamagedError, RefusedError)):
         vault.restore(name, in_place=True, confirm="custom")
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("path", ["evil", "facts.db-wal", "lancedb", "memory.wal2", "memory"])
+def test_an_entry_cannot_lie_outside_of_its_part(
+    path: str, memory: Path, new_vault: Callable[..., OpenVault], forge: Forge, tmp_path: Path
+) -> None:
+    vault = new_vault("other")
+    vault.backup(memory)
+
+    def change(image: PartImage, store: Store) -> PartImage:
+        if image.part.name != "memory.wal":
+            return image
+        return msgspec.structs.replace(image, entries=(*image.entries, store(b"evil", path=path)))
+
+    name = forge(vault, change)
+    before = everything(tmp_path)
+    with pytest.raises(DamagedError):
+        vault.restore(name, to=tmp_path / "target")
+    with pytest.raises(DamagedError):
+        vault.restore(name, in_place=True, confirm="openclaw-hybrid", parts=["memory.wal"])
     assert everything(tmp_path) == before
 
 

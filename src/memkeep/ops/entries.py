@@ -61,7 +61,7 @@ def _check_part(part: str, entry: Entry) -> None:
 
 def _check_values(stored: StoredEntry) -> None:
     entry = stored.entry
-    if entry.kind == "file" and (stored.recipe is None or stored.recipe.size != entry.size or entry.size < 0):
+    if entry.kind == "file" and (stored.recipe is None or stored.recipe.size != entry.size):
         raise DamagedError(f"the vault has no bytes for {entry.path!r}")
     if entry.mtime_ns not in _TIMES:
         raise DamagedError(f"the vault has no possible time for {entry.path!r}")
