@@ -4,7 +4,8 @@
     .venv/bin/python bench/run.py --days 3 --memories 5000 --kinds sqlite
 
 Both encrypt. Every day the store is churned once, then restic, memkeep and memkeep without verification back up that
-same state, one after another, each with nothing left to write back; only ratios within one run count. restic is installed with apt-get when it is not there.
+same state, one after another, each with nothing left to write back; only ratios within one run count.
+restic is installed with apt-get when it is not there.
 Needs ../shared/bench/workload.py (or MEMKEEP_SHARED).
 """
 
