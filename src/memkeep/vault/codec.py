@@ -46,6 +46,7 @@ _SHORTEST = 8  # bytes: zstd takes no shorter dictionary
 _LEVEL_FULL = 1
 _LEVEL_TEXT = 3
 _LEVEL_DELTA = 10  # little is left to compress, and it is what every later day costs
+_LEVEL_PAGES = 6  # of changed pages a higher level saves nothing
 
 
 class Coder:
@@ -76,7 +77,7 @@ class Coder:
         kinds = np.zeros(_page_count(len(raw)), np.uint8)
         _mark_same(raw, base, kinds)
         _mark_floats(raw, kinds)
-        pages = self._pack_pages(raw, kinds, _compressor(_LEVEL_DELTA, _dictionary(base, kinds)))
+        pages = self._pack_pages(raw, kinds, _compressor(_LEVEL_PAGES, _dictionary(base, kinds)))
         return b"".join([_HEAD.pack(PAGES, len(raw)), base_id, _pack_kinds(kinds), *pages])
 
     def text(self, raw: bytes, base: bytes, base_id: bytes) -> bytes:
