@@ -18,7 +18,12 @@ def run_script(home: Path, private_tmp: Path) -> Callable[..., int]:
     def run(name: str, *words: object) -> int:
         done = subprocess.run(
             [sys.executable, "-W", "error", str(Path(__file__).parent / name), *map(str, words)],
-            env={**os.environ, "PYTHONPATH": str(Path(memkeep.__file__).parent.parent)},
+            # numpy would start threads, and a process that forks may have none.
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(memkeep.__file__).parent.parent),
+                "OPENBLAS_NUM_THREADS": "1",
+            },
             cwd=home,
             capture_output=True,
             text=True,

@@ -89,8 +89,12 @@ def strike(folder: Path, at: int, blow: int, *, kinds: frozenset[str] = CHANGES)
 def killed(folder: Path, at: int, action: Callable[[], object], *, kinds: frozenset[str] = CHANGES) -> bool:
     """Do something in a forked process that is killed at the n-th change; return whether it got that far.
 
-    What goes wrong there in another way raises `ChildProcessError` here. The process must have no other threads.
+    What goes wrong there in another way raises `ChildProcessError` here. A process with other threads, such as those
+    that lancedb or numpy (without `OPENBLAS_NUM_THREADS=1`) start, can't be forked safely: `RuntimeError`.
     """
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        message = "this process has other threads"
+        raise RuntimeError(message)
     child = os.fork()
     if child == 0:
         status = 1
