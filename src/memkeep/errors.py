@@ -12,6 +12,7 @@
     │   └── UnstableError        1   a source kept changing faster than it could be frozen
     ├── UnsupportedError         1   made by a newer version, or an extra is not installed
     └── StorageError             1   the vault's storage said no (full, denied, I/O)
+        └── StorageUnreachableError  1   it did not answer, or asked to come later: worth another try
 
 Each carries three lines for a person (what and which; what was not changed; the next command), a stable `code`
 for programs and an exit status. Codes are only ever added.
@@ -114,3 +115,9 @@ class StorageError(MemkeepError):
     """The vault's storage refused an operation: disk full, permission, input/output error."""
 
     code = "storage"
+
+
+class StorageUnreachableError(StorageError):
+    """The storage did not answer in time, broke off, or asked to come later; whether it did it is not known."""
+
+    code = "storage_unreachable"

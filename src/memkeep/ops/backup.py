@@ -213,19 +213,21 @@ class _Run:
         """Leave out secret parts where they may not go, and the vault itself if it lies in the store."""
         chosen = []
         where = "--no-secrets was given" if self._vault.keys.encrypted else "the vault is not encrypted"
-        vault = Path(self._vault.storage.url).resolve()
+        folder = self._vault.storage.folder
+        vault = folder.resolve() if folder is not None else None
+        around = vault.parents if vault is not None else ()
         for part in self._store.parts:
             live = Path(part.path)
-            if live == vault or vault in live.parents:
+            if vault is not None and (live == vault or vault in live.parents):
                 continue
             if part.role is Role.SECRET and not self._take_secrets:
                 self._omitted.append(Omission(part=part.name, reason=f"secret, and {where}"))
-            elif live in vault.parents:
+            elif vault is not None and live in around:
                 inside = glob.escape(vault.relative_to(live).as_posix())
                 chosen.append(msgspec.structs.replace(part, exclude=(*part.exclude, inside)))
             else:
                 chosen.append(part)
-        if Path(self._store.root) in vault.parents:
+        if vault is not None and Path(self._store.root) in around:
             inside = vault.relative_to(self._store.root).as_posix()
             self._omitted.append(Omission(part=inside, reason="the vault itself"))
         return chosen

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from memkeep.errors import RefusedError, UsageError
-from memkeep.storage.base import Storage
-from memkeep.storage.local import TMP, LocalStorage
+from memkeep.storage.local import TMP
+from memkeep.storage.places import storage_at
 from memkeep.vault import format
 from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
@@ -34,14 +34,6 @@ def default_vault() -> str:
     return str(Path(platformdirs.user_data_dir("memkeep")) / "vault")
 
 
-def storage_at(url: str) -> Storage:
-    """Return the storage that a path or URL names."""
-    scheme, colon, rest = url.partition("://")
-    if colon and scheme != "file":
-        raise UsageError(f"memkeep keeps vaults in folders; it can't reach {url}", hint="memkeep init --vault DIR")
-    return LocalStorage(Path(rest if colon else url).expanduser().absolute())
-
-
 def init_vault(url: str, password: str | None, *, encrypt: bool = True) -> InitResult:
     """Make a vault. Raises `RefusedError` when one is there, `UsageError` when encryption lacks a password."""
     if encrypt and not password:
@@ -51,7 +43,8 @@ def init_vault(url: str, password: str | None, *, encrypt: bool = True) -> InitR
             code="password_missing",
         )
     storage = storage_at(url)
-    _refuse_strangers(Path(storage.url).resolve())
+    if storage.folder is not None:
+        _refuse_strangers(storage.folder.resolve())
     vault, recovery = vaults.create(storage, password if encrypt else None)
     return InitResult(vault=storage.url, id=vault.config.id, encrypted=encrypt, recovery_key=recovery)
 

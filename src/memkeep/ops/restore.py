@@ -78,8 +78,8 @@ def restore(
 
 def _refuse_inside(target: Path, snapshot: Snapshot, vault: Vault) -> None:
     """Refuse a target that would become part of the live store, or of the vault."""
-    for what, folder in (("the live store", Path(snapshot.path)), ("the vault", Path(vault.storage.url))):
-        if _is_folder(folder) and target.resolve().is_relative_to(folder.resolve()):
+    for what, folder in (("the live store", Path(snapshot.path)), ("the vault", vault.storage.folder)):
+        if folder is not None and _is_folder(folder) and target.resolve().is_relative_to(folder.resolve()):
             raise RefusedError(
                 f"{target} lies in {what}, {folder}",
                 hint=f"memkeep restore {snapshot.id[:8]} --to DIR",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from memkeep.errors import StorageError
@@ -28,15 +29,34 @@ class Stat(NamedTuple):
     size: int
 
 
+class Capabilities(NamedTuple):
+    """What a storage can promise beyond the contract; a wrapper passes on those of the storage beneath it."""
+
+    exclusive: bool = True
+    """Of several `put_new` of one key at once exactly one succeeds. Where not, several may, and one of them stays."""
+
+    fresh: bool = True
+    """A list shows everything that was put, and nothing that was deleted, before it began, by whomever."""
+
+    near: bool = True
+    """Reading costs next to nothing, so that what was written is read back whole, and nothing is cached."""
+
+
 class Storage(Protocol):
     """Objects under keys such as `data/ab/abcd...`: see `check_key`.
 
-    Retrying is the business of a wrapper, never of the caller. All methods may be called from several threads.
-    Other failures raise `StorageError` with the key and the reason.
+    Retrying is the business of a wrapper, never of the caller: what is worth another try raises
+    `StorageUnreachableError`. All methods may be called from several threads. Other failures raise `StorageError`
+    with the key and the reason.
     """
 
     url: str
     """How a person would name this place."""
+
+    folder: Path | None
+    """The folder that the objects lie in as files, None when they lie elsewhere."""
+
+    capabilities: Capabilities
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object from buffers; return its size.

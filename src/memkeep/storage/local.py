@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from memkeep.errors import StorageError
-from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, check_key, is_key
+from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, check_key, is_key
 
 TMP = "tmp"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -22,8 +22,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class LocalStorage:
     """Objects as files under a folder, which is made when the first is written; files have 0600, folders 0700."""
 
+    capabilities = Capabilities()
+
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.folder: Path | None = root
         self.url = str(root)
         self._swept = False
 

@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Iterable, Iterator
 
-from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, check_key
+from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, check_key
 
 
 class MemoryStorage:
     """Objects in memory; gone with the process."""
 
     url = "memory:"
+    folder = None
+    capabilities = Capabilities()
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -51,6 +51,8 @@ class FaultyStorage:
     def __init__(self, beneath: Storage, *faults: Fault) -> None:
         self.beneath = beneath
         self.url = beneath.url
+        self.folder = beneath.folder
+        self.capabilities = beneath.capabilities
         self.calls: list[tuple[Call, str]] = []  # all that were made, in order
         self._faults = faults
         self._lock = threading.Lock()

@@ -70,7 +70,7 @@ class StorageContract:
         assert storage.get(KEY) == b"first"
 
     def test_of_many_who_put_one_key_at_once_one_wins(self, storage: Storage) -> None:
-        """And what is there is one whole object."""
+        """And what is there is one whole object. Where puts are not exclusive, several may believe to have won."""
         barrier = threading.Barrier(8)
 
         def put(number: int) -> int | None:
@@ -83,8 +83,8 @@ class StorageContract:
 
         with ThreadPoolExecutor(8) as pool:
             winners = [number for number in pool.map(put, range(8)) if number is not None]
-        assert len(winners) == 1
-        assert storage.get(KEY) == bytes(winners) * 65536
+        assert len(winners) == 1 or (winners and not storage.capabilities.exclusive)
+        assert storage.get(KEY) in [bytes([winner]) * 65536 for winner in winners]
 
     def test_many_keys_can_be_put_at_once(self, storage: Storage) -> None:
         """From several threads, none is lost."""
