@@ -20,6 +20,10 @@ for programs and an exit status. Codes are only ever added.
 
 from typing import ClassVar
 
+# The statuses that no error carries, since the verb did its work.
+INCOMPLETE = 3  # finished, some of the source unread
+PROBLEMS = 4  # finished, problems found
+
 
 class MemkeepError(Exception):
     """Something failed; `message` says what and which, `unchanged` what was (not) changed, `hint` the next command."""

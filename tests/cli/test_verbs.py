@@ -14,8 +14,8 @@ import pytest
 import memkeep
 from memkeep.cli.results import result_types
 from memkeep.cli.table import VERBS
-from memkeep.cli.views import status_of
 from memkeep.model import Finding, Severity
+from memkeep.ops.outcome import status_of
 
 SYSTEM = "custom"
 

@@ -9,9 +9,6 @@ import click
 from memkeep.cli.face import Face
 from memkeep.errors import MemkeepError
 
-# The statuses that no error class carries.
-INCOMPLETE = 3  # finished, some of the source unread
-PROBLEMS = 4  # finished, problems found
 INTERRUPTED = 130
 TRACEBACK = "MEMKEEP_TRACEBACK"
 

@@ -1,11 +1,9 @@
-"""How the values of the model are shown to a person, and which exit status they ask for."""
+"""How the values of the model are shown to a person."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from memkeep.cli.errors import INCOMPLETE, PROBLEMS
 from memkeep.cli.output import Printer, Span, Text, count
-from memkeep.errors import DamagedError
 from memkeep.model import Finding, Omission, Rung, Severity
 
 if TYPE_CHECKING:
@@ -72,15 +70,3 @@ def brief(value: Any, most: int = 60) -> str:
 
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def status_of(findings: Iterable[Finding]) -> int:
-    """Return the exit status that findings ask for: damaged bytes, then unread sources, then other errors, else 0."""
-    from memkeep.ops.freeze import UNREAD
-
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    if any(finding.object for finding in errors):
-        return DamagedError.exit
-    if any(finding.code == UNREAD for finding in errors):
-        return INCOMPLETE
-    return PROBLEMS if errors else 0

@@ -10,6 +10,7 @@ from memkeep.errors import UsageError
 if TYPE_CHECKING:
     from memkeep.config import Config, VaultSettings
     from memkeep.model import Store
+    from memkeep.ops.backup import FailedStore
     from memkeep.vault.vault import Vault
 
 
@@ -48,8 +49,13 @@ def open_vault(face: Face, config: "Config") -> "Vault":
     return open_(place.url, lambda: password(face, place))
 
 
-def find_stores(paths: "tuple[str, ...]", config: "Config") -> "list[Store]":
-    """Return the stores at the given paths, or at the products' own places when none is given."""
+def find_stores(
+    paths: "tuple[str, ...]", config: "Config", unfound: "list[FailedStore] | None" = None
+) -> "list[Store]":
+    """Return the stores at the given paths, or at the products' own places when none is given.
+
+    Stores of the settings that can't be found or read are added to `unfound` when that is given.
+    """
     from memkeep.ops.discover import discover
 
-    return discover([Path(path) for path in paths] or None, config)
+    return discover([Path(path) for path in paths] or None, config, unfound=unfound)

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from memkeep import __version__, clock
-from memkeep.errors import DamagedError, MemkeepError, UnstableError
+from memkeep.errors import DamagedError, MemkeepError, StoreError, UnstableError
 from memkeep.events import SILENT, Events
 from memkeep.model import (
     Finding,
@@ -57,16 +57,29 @@ class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
+class FailedStore(msgspec.Struct, frozen=True, kw_only=True):
+    """A store that no snapshot was made of, and why; `system` is empty when the store could not be told."""
+
+    system: str
+    path: str
+    code: str
+    message: str
+    hint: str
+    exit: int
+
+
 class BackupResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One report a store, in the order that they were given."""
+    """One report a store, in the order that they were given, and the stores of which there is none."""
 
     snapshots: tuple[SnapshotReport, ...]
+    failed: tuple[FailedStore, ...] = ()
 
 
 def backup(
     vault: Vault,
     stores: Sequence[Store],
     *,
+    unfound: Sequence[FailedStore] = (),
     tag: str | None = None,
     label: str | None = None,
     secrets: Secrets = "auto",
@@ -77,11 +90,12 @@ def backup(
     """Take one snapshot of each store, while their agents go on writing.
 
     `secrets="auto"` takes secret parts into an encrypted vault and leaves them out of another. With `verify` the
-    snapshot is read back before it is listed. Raises `StoreError` when a store can't be read at all; other stores
-    are backed up first. Snapshots that were committed before an error stay.
+    snapshot is read back before it is listed. A store that fails does not keep others from being backed up: it is in
+    `failed` beside those that were `unfound`. Raises what the first one met when no snapshot was made at all.
     """
     reports: list[SnapshotReport] = []
-    failed: list[MemkeepError] = []
+    failed = list(unfound)
+    errors: list[MemkeepError] = []
     for store in stores:
         take = secrets == "include" or (secrets == "auto" and vault.keys.encrypted)
         try:
@@ -90,14 +104,18 @@ def backup(
             else:
                 reports.append(_take(vault, store, secrets=take, tag=tag, label=label, verify=verify, events=events))
         except MemkeepError as error:
-            if error.exit != 1 or len(stores) == 1:
-                raise
-            failed.append(error)
-    if failed:
-        first = failed[0]
-        first.unchanged = f"{len(reports)} other stores were backed up; earlier snapshots are whole."
-        raise first
-    return BackupResult(snapshots=tuple(reports))
+            errors.append(error)
+            failed.append(failed_store(store.path, error, system=store.system))
+    if failed and not reports:
+        raise errors[0] if errors else StoreError(failed[0].message, hint=failed[0].hint, code=failed[0].code)
+    return BackupResult(snapshots=tuple(reports), failed=tuple(failed))
+
+
+def failed_store(path: str, error: MemkeepError, *, system: str = "") -> FailedStore:
+    """Return what to say of a store that no snapshot could be made of."""
+    return FailedStore(
+        system=system, path=path, code=error.code, message=error.message, hint=error.hint, exit=error.exit
+    )
 
 
 def _take(

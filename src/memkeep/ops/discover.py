@@ -5,12 +5,18 @@ from pathlib import Path
 
 from memkeep.config import Config
 from memkeep.model import Store
+from memkeep.ops.backup import FailedStore, failed_store
 from memkeep.systems import detect
 
 
-def discover(paths: Sequence[Path] | None = None, config: Config | None = None) -> list[Store]:
+def discover(
+    paths: Sequence[Path] | None = None, config: Config | None = None, *, unfound: list[FailedStore] | None = None
+) -> list[Store]:
     """Return the stores at or below the given paths, or in the products' own places when none is given.
 
-    Raises `StoreError` for a path that does not exist or holds nothing to keep.
+    Raises `StoreError` for a path that does not exist or holds nothing to keep. With `unfound` a store of the settings
+    that is so is added there instead, and the others are returned.
     """
-    return detect.discover(list(paths) if paths else None, config=config)
+    if paths or unfound is None:
+        return detect.discover(list(paths) if paths else None, config=config)
+    return detect.discover(config=config, trouble=lambda path, error: unfound.append(failed_store(str(path), error)))

@@ -2,7 +2,8 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -30,13 +31,15 @@ def discover(
     *,
     config: Config | None = None,
     environ: Mapping[str, str] = os.environ,
+    trouble: Callable[[Path, StoreError], None] | None = None,
 ) -> list[Store]:
     """Return the stores at or below the given paths; without paths those in the places that products use.
 
     A path may also be the name of a store in the settings. What lies at a path and is no known product's is one
     `custom` store. Several systems may lie side by side in one folder; a store is told by its system and path.
     Raises `StoreError` for a given path that does not exist, can't be read or holds nothing to keep, and
-    `UsageError` for settings that don't fit what is there.
+    `UsageError` for settings that don't fit what is there. `trouble`, where it is given, hears of each place without
+    paths that can't be read and of stores in the settings that are not there; the others are still returned.
     """
     config = config or Config()
     places = _places(environ)
@@ -45,13 +48,32 @@ def discover(
     else:
         tops = dict.fromkeys((_given(path, config, places) for path in paths), DEPTH)
     look = Look(tops, (query for queries in (*(each.queries for each in SYSTEMS), custom.queries) for query in queries))
-    folders = {top: _surveyed(look, top, depth) for top, depth in tops.items()}
+    folders = {}
+    for top, depth in tops.items():
+        with _telling(trouble, top):
+            folders[top] = _surveyed(look, top, depth)
     places = _with_configs(look, folders, places)
     found: dict[tuple[str, str], Store] = {}
-    for top in tops:
-        for store in _stores_at(look, top, folders[top], places, config, expected=paths is not None):
-            found.setdefault((store.system, store.path), store)
+    for top, inside in folders.items():
+        with _telling(trouble, top):
+            for store in _stores_at(look, top, inside, places, config, expected=paths is not None):
+                found.setdefault((store.system, store.path), store)
+    for name, settings in config.stores.items() if trouble is not None else ():
+        with _telling(trouble, path := _expanded(settings.path, places.home)):
+            if not path.exists():
+                raise StoreError(f"the store {name!r} of the settings is not there: {path}", code="store_missing")
     return list(found.values())
+
+
+@contextmanager
+def _telling(trouble: Callable[[Path, StoreError], None] | None, place: Path) -> Iterator[None]:
+    """Let `trouble` hear of what can't be read, if someone listens."""
+    try:
+        yield
+    except StoreError as error:
+        if trouble is None:
+            raise
+        trouble(place, error)
 
 
 def _places(environ: Mapping[str, str]) -> Places:

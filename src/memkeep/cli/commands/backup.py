@@ -41,28 +41,30 @@ def command(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from memkeep.cli.errors import PROBLEMS
     from memkeep.cli.progress import listening
-    from memkeep.cli.views import status_of
     from memkeep.cli.wiring import find_stores, settings
     from memkeep.errors import StoreError
-    from memkeep.model import Rung
-    from memkeep.ops.backup import backup
+    from memkeep.ops.backup import FailedStore, backup
+    from memkeep.ops.outcome import status_of_backup
 
     if no_secrets and include_secrets:
         raise click.UsageError("--no-secrets and --include-secrets were both given")
     config = settings(face)
+    unfound: list[FailedStore] = []
     with ThreadPoolExecutor(1, "memkeep-discover") as pool:
-        looking = pool.submit(find_stores, paths, config)  # in a child process, while the vault's key is derived here
+        looking = pool.submit(
+            find_stores, paths, config, unfound
+        )  # in a child process, while the vault's key is derived here
         vault = _open_or_offer(face, config)
         stores = looking.result()
-    if not stores:
+    if not stores and not unfound:
         where = f"at {', '.join(paths)}" if paths else "in the places where products keep it"
         raise StoreError(f"no store of agent memory was found {where}", hint="memkeep discover PATH", code="no_store")
     with listening(face) as events:
         result = backup(
             vault,
             stores,
+            unfound=unfound,
             tag=tag,
             label=label,
             secrets="exclude" if no_secrets else "include" if include_secrets else "auto",
@@ -70,9 +72,7 @@ def command(
             verify=not no_verify,
             events=events,
         )
-    findings = [finding for report in result.snapshots for finding in report.findings]
-    short = any(report.rung.height < Rung.READABLE.height for report in result.snapshots) and not (dry_run or no_verify)
-    status = status_of(findings) or (PROBLEMS if short else 0)
+    status = status_of_backup(result, proven=not (dry_run or no_verify))
     return Reply(result, lambda out: _render(out, result, dry_run=dry_run), exit=status)
 
 
@@ -101,6 +101,8 @@ def _open_or_offer(face: Face, config: "Config") -> "Vault":
 def _render(out: Printer, result: "BackupResult", *, dry_run: bool) -> None:
     for report in result.snapshots:
         _show(out, report, dry_run=dry_run)
+    for one in result.failed:
+        out.line(Span("failed: ", "bad"), one.path, ": ", one.message)
     if dry_run:
         out.advice("Nothing was written: this was a dry run.")
         out.next("memkeep backup")

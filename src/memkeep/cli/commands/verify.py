@@ -28,12 +28,11 @@ def command(face: Face, *, snapshot: str | None, rung: str, every: bool) -> Repl
     it was restored into scratch space. equivalent: what came back has the same rows and vectors, and gives the same
     answers to the same questions.
     """
-    from memkeep.cli.errors import PROBLEMS
     from memkeep.cli.progress import listening
     from memkeep.cli.results import Verified, VerifiedAll
-    from memkeep.cli.views import status_of
     from memkeep.cli.wiring import open_vault, settings
-    from memkeep.model import Rung, Severity
+    from memkeep.model import Rung
+    from memkeep.ops.outcome import status_of_verify
     from memkeep.ops.verify import verify
 
     if every and snapshot:
@@ -50,9 +49,8 @@ def command(face: Face, *, snapshot: str | None, rung: str, every: bool) -> Repl
         result = Verified(snapshot=report.snapshots[0].snapshot, rung=report.snapshots[0].rung, findings=findings)
     else:
         result = Verified(snapshot=None, rung=Rung.NONE, findings=findings)
-    short = any(one.rung.height < Rung(rung).height for one in report.snapshots)
-    problems = PROBLEMS if short or any(one.severity is not Severity.INFO for one in findings) else 0
-    return Reply(result, lambda out: _render(out, report.snapshots, findings), exit=status_of(findings) or problems)
+    status = status_of_verify(report, Rung(rung))
+    return Reply(result, lambda out: _render(out, report.snapshots, findings), exit=status)
 
 
 def _render(out: Printer, rows: "Sequence[VerifyResult]", findings: "Sequence[Finding]") -> None:
