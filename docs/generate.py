@@ -159,7 +159,7 @@ def _keys(kind: type[msgspec.Struct], at: str) -> Iterator[tuple[str, str, str]]
             continue
         name = f"{at}{field.encode_name}"
         inner = re.search(r"memkeep\.config\.(\w+)", str(field.type))
-        if inner:
+        if inner and isinstance(getattr(config, inner[1]), type):
             shape = str(field.type)
             middle = ".NAME." if shape.startswith("dict") else "[]." if shape.startswith("tuple") else "."
             yield from _keys(getattr(config, inner[1]), name + middle)
@@ -170,6 +170,8 @@ def _keys(kind: type[msgspec.Struct], at: str) -> Iterator[tuple[str, str, str]]
 def _type_name(kind: Any) -> str:
     name = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     words = {
+        "memkeep.config.Size": "size such as `500kB`, `2 MB`, `1GiB`",
+        "memkeep.config.Rate": "speed such as `500kB/s`, `2 MB/s`, `1GiB/s`",
         "memkeep.model.Role": " | ".join(f"`{role.value}`" for role in Role),
         "tuple[str, ...]": "list of text",
         " | None": "",
@@ -187,6 +189,8 @@ def _default(field: Any) -> str:
     if field.required:
         return "needed"
     default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if field.type is config.Size:
+        return f'`"{default / 10**9:g}GB"`'
     return "" if default in (None, "", ()) else f"`{json.dumps(default)}`"
 
 

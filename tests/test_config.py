@@ -2,7 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from memkeep.config import Config, Retention, VaultSettings, config_path, load, settle, vault_settings
+from memkeep.config import (
+    Config,
+    Retention,
+    VaultSettings,
+    config_path,
+    load,
+    parse_rate,
+    parse_size,
+    settle,
+    vault_settings,
+)
 from memkeep.errors import UsageError
 from memkeep.model import Role
 
@@ -188,3 +198,53 @@ def test_a_vault_is_found_by_its_name_and_by_its_place(home: Path) -> None:
     assert vault_settings(config, str(home / "vault")) == mine
     assert vault_settings(config, "s3://b/x") == away
     assert vault_settings(config, "elsewhere") == VaultSettings(url="elsewhere")
+
+
+def test_how_this_machine_uses_a_vault_is_read(tmp_path: Path) -> None:
+    config = load(
+        written(
+            tmp_path,
+            """
+            [vaults.away]
+            url = "s3://bucket/x"
+            append_only = true
+            upload_limit = "2MB/s"
+            download_limit = "1.5 MiB/s"
+            cache_size = "500kB"
+            cache = false
+            """,
+        )
+    )
+    away = config.vaults["away"]
+    assert (away.append_only, away.cache) == (True, False)
+    assert (away.upload_limit, away.download_limit, away.cache_size) == (2_000_000, 3 << 19, 500_000)
+    assert VaultSettings(url="x").cache_size == parse_size("2GB")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1B", 1), ("500kB", 500_000), ("2 MB", 2_000_000), ("1GiB", 1 << 30), ("0.5 TiB", 1 << 39)],
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert parse_size(text) == parse_rate(f"{text}/s") == size
+    for wrong in (f"{text}/s", "2", "2G", "2 mb", "-1MB", "0MB", "0.0kB", "1e3MB", "2MB/h", "", "MB"):
+        with pytest.raises(ValueError, match="is not a size"):
+            parse_size(wrong)
+    for wrong in (text, "16Mbit/s", "2MBps", "2MB/ss", "0MB/s"):
+        with pytest.raises(ValueError, match="is not a speed"):
+            parse_rate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ('upload_limit = "2MB"', "`vaults.away.upload_limit`: '2MB' is not a speed: write it like 500kB/s"),
+        ("download_limit = 2000", "`vaults.away.download_limit`: '2000' is not a speed"),
+        ('cache_size = "big"', "`vaults.away.cache_size`: 'big' is not a size: write it like 500kB"),
+        ("cache_size = true", "`vaults.away.cache_size`: 'True' is not a size"),
+        ('cache = "no"', "`vaults.away.cache`: expected `bool`"),
+        ("append_only = 1", "`vaults.away.append_only`: expected `bool`"),
+    ],
+)
+def test_a_wrong_amount_is_told_with_its_key(tmp_path: Path, setting: str, says: str) -> None:
+    assert says in failure(tmp_path, f'[vaults.away]\nurl = "s3://b"\n{setting}').message

@@ -7,6 +7,9 @@ It is TOML at `~/.config/memkeep/config.toml` (the platform's config folder), or
     [vaults.home]
     url = "~/vault"
     password_file = "~/.vault-password"  # or password_command = "pass show vault"
+    upload_limit = "2 MB/s"              # and download_limit: over all threads of one command
+    append_only = true                   # this machine adds snapshots and removes nothing
+    cache_size = "2GB"                   # of packs kept here of a vault that is far; or cache = false
 
     [stores.work]
     path = "~/work/agent"
@@ -30,11 +33,12 @@ A flag wins over the environment, the environment over the file, the file over t
 
 import difflib
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, NewType, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -44,13 +48,29 @@ from memkeep.model import Role, Value
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
+Size = NewType("Size", int)
+"""Bytes, written like `500kB`, `2 MB` or `1GiB`."""
+
+Rate = NewType("Rate", int)
+"""Bytes a second, written like `500kB/s`, `2 MB/s` or `1GiB/s`."""
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]i?|)B(/s|)")
+_UNITS = {"": 1} | {
+    letter + i: base**power for power, letter in enumerate("kMGT", 1) for i, base in (("", 1000), ("i", 1024))
+}
+
 
 class VaultSettings(Value):
-    """One vault: where it lies, and where its password comes from."""
+    """One vault: where it lies, where its password comes from, and how this machine uses it."""
 
     url: str
     password_file: str | None = None
     password_command: str | None = None
+    append_only: bool = False
+    upload_limit: Rate | None = None
+    download_limit: Rate | None = None
+    cache: bool = True
+    cache_size: Size = Size(2_000_000_000)
 
 
 class PartSettings(Value):
@@ -149,6 +169,24 @@ def settle(flag: T | None, env: T | None, file: T | None, default: T) -> T:
     return default
 
 
+def parse_size(text: str) -> Size:
+    """Return how many bytes `500kB`, `2 MB` or `1GiB` are; `ValueError` for what says no size, and for none at all."""
+    return Size(_amount(text, "", "a size: write it like 500kB, 2 MB or 1GiB"))
+
+
+def parse_rate(text: str) -> Rate:
+    """Return how many bytes a second `2 MB/s` is; `ValueError` for what says no such speed, and for none at all."""
+    return Rate(_amount(text, "/s", "a speed: write it like 500kB/s, 2 MB/s or 1GiB/s"))
+
+
+def _amount(text: str, ending: str, what: str) -> int:
+    said = _AMOUNT.fullmatch(text.strip())
+    amount = round(float(said[1]) * _UNITS[said[2]]) if said is not None and said[3] == ending else 0
+    if amount < 1:
+        raise ValueError(f"{text!r} is not {what}")
+    return amount
+
+
 def vault_settings(config: Config, given: str) -> VaultSettings:
     """Return the settings of a vault given by its name, or by its place: then those whose `url` is that place."""
     if given in config.vaults:
@@ -187,6 +225,12 @@ def _value(raw: object, kind: Any, at: str, path: Path) -> Any:
         return {key: _value(value, arguments[1], f"{at}.{key}", path) for key, value in raw.items()}
     if origin is tuple and isinstance(raw, list):
         return tuple(_value(value, arguments[0], f"{at}[{index}]", path) for index, value in enumerate(raw))
+    for amount, parse in ((Size, parse_size), (Rate, parse_rate)):
+        if kind is amount or amount in arguments:
+            try:
+                return parse(raw if isinstance(raw, str) else repr(raw))
+            except ValueError as error:
+                raise _wrong(path, f"`{at}`: {error}") from error
     try:
         return msgspec.convert(raw, kind, strict=True)
     except msgspec.ValidationError as error:

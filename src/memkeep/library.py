@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from memkeep.config import Config, load
+from memkeep.config import Config, load, vault_settings
 from memkeep.events import SILENT, Events
 from memkeep.model import Rung, Store
 from memkeep.ops.backup import BackupResult, Secrets
@@ -146,20 +146,25 @@ class OpenVault:
 
 
 def open_vault(url: Place, password: str | Ask | None = None, *, config: Config | None = None) -> OpenVault:
-    """Open a vault; `password` may be a function, which is called only if the vault is encrypted.
+    """Open a vault by its place, or its name in the settings; `password` may be a function, called only if encrypted.
 
     Raises `VaultMissingError`, `WrongKeyError`, or `DamagedError` when its plain objects are not themselves.
     """
     from memkeep.ops.open import open_vault
 
-    return OpenVault(open_vault(str(url), password), config if config is not None else load())
+    settings = config if config is not None else load()
+    place = vault_settings(settings, str(url))
+    return OpenVault(open_vault(place.url, password, settings=place), settings)
 
 
-def init_vault(url: Place, password: str | None = None, *, encrypt: bool = True) -> InitResult:
+def init_vault(
+    url: Place, password: str | None = None, *, encrypt: bool = True, config: Config | None = None
+) -> InitResult:
     """Make a vault; the result has the recovery key, which is nowhere else."""
     from memkeep.ops.open import init_vault
 
-    return init_vault(str(url), password, encrypt=encrypt)
+    place = vault_settings(config if config is not None else load(), str(url))
+    return init_vault(place.url, password, encrypt=encrypt, settings=place)
 
 
 def discover(*paths: Place, config: Config | None = None) -> list[Store]:

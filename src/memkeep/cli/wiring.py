@@ -46,7 +46,7 @@ def open_vault(face: Face, config: "Config") -> "Vault":
     from memkeep.ops.open import open_vault as open_
 
     place = vault_place(face, config)
-    return open_(place.url, lambda: password(face, place))
+    return open_(place.url, lambda: password(face, place), settings=place)
 
 
 def find_stores(

@@ -1,15 +1,21 @@
 """Name a vault, make one, open one."""
 
 import contextlib
+import random
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from memkeep.config import VaultSettings
 from memkeep.errors import RefusedError, UsageError
+from memkeep.storage.append_only import AppendOnlyStorage
+from memkeep.storage.base import Storage
+from memkeep.storage.limit import LimitedStorage
 from memkeep.storage.local import TMP
 from memkeep.storage.places import storage_at
+from memkeep.storage.retry import RetryingStorage
 from memkeep.vault import format
 from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
@@ -34,15 +40,17 @@ def default_vault() -> str:
     return str(Path(platformdirs.user_data_dir("memkeep")) / "vault")
 
 
-def init_vault(url: str, password: str | None, *, encrypt: bool = True) -> InitResult:
-    """Make a vault. Raises `RefusedError` when one is there, `UsageError` when encryption lacks a password."""
+def init_vault(
+    url: str, password: str | None, *, encrypt: bool = True, settings: VaultSettings | None = None
+) -> InitResult:
+    """Make a vault, with the settings for that place. Raises `RefusedError` when one is there, `UsageError` when encryption lacks a password."""
     if encrypt and not password:
         raise UsageError(
             "an encrypted vault needs a password, and none was given",
             hint="memkeep init --password-file FILE   (or --no-encryption)",
             code="password_missing",
         )
-    storage = storage_at(url)
+    storage = _wrapped(storage_at(url), settings)
     if storage.folder is not None:
         _refuse_strangers(storage.folder.resolve())
     vault, recovery = vaults.create(storage, password if encrypt else None)
@@ -64,9 +72,23 @@ def _refuse_strangers(root: Path) -> None:
             )
 
 
-def open_vault(url: str, password: str | Ask | None = None) -> Vault:
-    """Open a vault; `password` may be a function, called only if the vault is encrypted."""
-    storage = storage_at(url)
+def open_vault(url: str, password: str | Ask | None = None, *, settings: VaultSettings | None = None) -> Vault:
+    """Open a vault with the settings for that place; `password` may be a function, called only if it is encrypted."""
+    storage = _wrapped(storage_at(url), settings)
     if not vaults.is_encrypted(storage):
         return vaults.open_vault(storage, None)
     return vaults.open_vault(storage, password() if callable(password) else password)
+
+
+def _wrapped(storage: Storage, settings: VaultSettings | None) -> Storage:
+    """Put around a storage what the settings ask for.
+
+    The limit is innermost, so that what is sent again counts again. What is refused goes neither into retries nor
+    out to the storage.
+    """
+    if settings is not None and (settings.upload_limit or settings.download_limit):
+        storage = LimitedStorage(storage, up=settings.upload_limit, down=settings.download_limit)
+    storage = RetryingStorage(storage, random.random)
+    if settings is not None and settings.append_only:
+        storage = AppendOnlyStorage(storage)
+    return storage

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from memkeep.errors import StorageError
+from memkeep.errors import StorageError, StorageUnreachableError
 from memkeep.model import Value
 from memkeep.storage.base import Stat, Storage
 
@@ -23,6 +23,9 @@ Kind = Literal[
     "denied",
     "partial",
     "corrupt",
+    "timeout",
+    "lost",
+    "stale",
     "kill_before",
     "kill_during",
     "kill_after",
@@ -34,8 +37,10 @@ class Fault(Value):
     """What goes wrong at one call: the `number`th of its kind (from 1) among those whose key begins with `prefix`.
 
     `partial` gives half of the bytes to the storage beneath and then fails; `corrupt` stores other bytes and says
-    nothing; `kill_...` ends the process there, as a power cut would. A `lasting` fault hits every later call too: a
-    disk that is full stays full.
+    nothing; `kill_...` ends the process there, as a power cut would. `timeout` gives no answer, and nothing was done;
+    with `lost` it was done, or a list had begun, and the answer broke off. `stale` is a list that does not show yet
+    the last `behind` changes that were made under its prefix through this wrapper. A `lasting` fault hits every later
+    call too: a disk that is full stays full.
     """
 
     call: Call
@@ -43,6 +48,7 @@ class Fault(Value):
     kind: Kind
     prefix: str = ""
     lasting: bool = False
+    behind: int = 1
 
 
 class FaultyStorage:
@@ -52,19 +58,22 @@ class FaultyStorage:
         self.beneath = beneath
         self.url = beneath.url
         self.folder = beneath.folder
-        self.capabilities = beneath.capabilities
+        stale = any(fault.kind == "stale" for fault in faults)
+        self.capabilities = beneath.capabilities._replace(fresh=False) if stale else beneath.capabilities
         self.calls: list[tuple[Call, str]] = []  # all that were made, in order
         self._faults = faults
+        self._changes: list[tuple[Call, Stat]] = []  # puts and deletes that were done, in order
         self._lock = threading.Lock()
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object, or fail before, in the middle or after."""
         fault = self._note("put_new", key)
-        if fault is None:
-            return self.beneath.put_new(key, data)
-        if fault.kind == "kill_after":
-            self.beneath.put_new(key, data)
-            _die()
+        if fault is None or fault.kind in {"lost", "kill_after"}:
+            size = self.beneath.put_new(key, data)
+            self._changes.append(("put_new", Stat(key, size)))
+            if fault is not None:
+                raise _failure(fault, key)
+            return size
         if fault.kind == "corrupt":
             whole = b"".join(data)
             return self.beneath.put_new(key, [whole[:-1], bytes([whole[-1] ^ 1])])
@@ -88,14 +97,42 @@ class FaultyStorage:
         return self.beneath.stat(key)
 
     def list(self, prefix: str) -> Iterator[Stat]:
-        """Yield objects by prefix, or fail."""
-        self._meet("list", prefix)
-        return self.beneath.list(prefix)
+        """Yield objects by prefix: all, half of them, or those of a while ago; or fail."""
+        fault = self._note("list", prefix)
+        if fault is None:
+            return self.beneath.list(prefix)
+        if fault.kind == "lost":
+            return self._half_of(prefix, fault)
+        if fault.kind == "stale":
+            return iter(self._as_it_was(prefix, fault.behind))
+        raise _failure(fault, prefix)
 
     def delete(self, key: str) -> None:
-        """Remove an object, or fail."""
-        self._meet("delete", key)
+        """Remove an object, or fail before or after."""
+        fault = self._note("delete", key)
+        if fault is not None and fault.kind not in {"lost", "kill_after"}:
+            raise _failure(fault, key)
+        stat = self.beneath.stat(key)
         self.beneath.delete(key)
+        self._changes.append(("delete", stat))
+        if fault is not None:
+            raise _failure(fault, key)
+
+    def _half_of(self, prefix: str, fault: Fault) -> Iterator[Stat]:
+        found = sorted(self.beneath.list(prefix))
+        yield from found[: len(found) // 2]
+        raise _failure(fault, prefix)
+
+    def _as_it_was(self, prefix: str, behind: int) -> tuple[Stat, ...]:
+        """Return what a list gave so many changes ago."""
+        found = {stat.key: stat for stat in self.beneath.list(prefix)}
+        changes = [change for change in self._changes if change[1].key.startswith(prefix)]
+        for call, stat in reversed(changes[-behind:]):
+            if call == "put_new":
+                found.pop(stat.key, None)
+            else:
+                found[stat.key] = stat
+        return tuple(found.values())
 
     def _meet(self, call: Call, key: str) -> None:
         fault = self._note(call, key)
@@ -144,6 +181,8 @@ def _failure(fault: Fault, key: str) -> StorageError:
         _die()
     if fault.kind == "refuse":
         return StorageError(f"{key} was refused, as the script says")
+    if fault.kind in {"timeout", "lost"}:
+        return StorageUnreachableError(f"could not reach {key}: the script gives no answer")
     number = _ERRNO[fault.kind]
     message = f"could not reach {key}: {os.strerror(number)}"
     return StorageError(message, code="disk_full" if number == errno.ENOSPC else "storage")

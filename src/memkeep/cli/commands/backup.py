@@ -94,8 +94,8 @@ def _open_or_offer(face: Face, config: "Config") -> "Vault":
         if not click.confirm(f"There is no vault yet. Make an encrypted one in {place.url}?", default=True, err=True):
             raise
         secret = password(face, place, new=True)
-        show(Printer(sys.stderr), init_vault(place.url, secret, encrypt=True))
-        return open_at(place.url, secret)
+        show(Printer(sys.stderr), init_vault(place.url, secret, settings=place))
+        return open_at(place.url, secret, settings=place)
 
 
 def _render(out: Printer, result: "BackupResult", *, dry_run: bool) -> None:

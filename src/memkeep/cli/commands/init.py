@@ -26,7 +26,7 @@ def command(face: Face, *, no_encryption: bool) -> Reply:
 
     place = vault_place(face, settings(face))
     secret = None if no_encryption else password(face, place, new=True)
-    result = init_vault(place.url, secret, encrypt=not no_encryption)
+    result = init_vault(place.url, secret, encrypt=not no_encryption, settings=place)
 
     def render(out: Printer) -> None:
         show(out, result)
