@@ -43,7 +43,10 @@ def default_vault() -> str:
 def init_vault(
     url: str, password: str | None, *, encrypt: bool = True, settings: VaultSettings | None = None
 ) -> InitResult:
-    """Make a vault, with the settings for that place. Raises `RefusedError` when one is there, `UsageError` when encryption lacks a password."""
+    """Make a vault, with the settings for that place.
+
+    Raises `RefusedError` when one is there, `UsageError` when encryption lacks a password.
+    """
     if encrypt and not password:
         raise UsageError(
             "an encrypted vault needs a password, and none was given",
