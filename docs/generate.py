@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 import msgspec
@@ -168,6 +168,10 @@ def _keys(kind: type[msgspec.Struct], at: str) -> Iterator[tuple[str, str, str]]
 
 
 def _type_name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(kind))
+    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+        return f"list of {_type_name(get_args(kind)[0])}"
     name = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     words = {
         "memkeep.config.Size": "size such as `500kB`, `2 MB`, `1GiB`",

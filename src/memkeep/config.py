@@ -28,6 +28,10 @@ It is TOML at `~/.config/memkeep/config.toml` (the platform's config folder), or
     keep_last = 7
     keep_within = "30d"
 
+    [run]                                # what `memkeep run` does; see docs/how-to/unattended.md
+    verify = "readable"                  # how far the newest snapshots are proven
+    copy_to = ["away"]                   # vaults that mirror this one: names from above, folders or URLs
+
 A flag wins over the environment, the environment over the file, the file over the default: see `settle`.
 """
 
@@ -38,7 +42,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NewType, TypeVar, get_args, get_origin
+from typing import Any, Literal, NewType, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -116,6 +120,14 @@ class Retention(Value):
     keep_tag: tuple[str, ...] = ()
 
 
+class RunSettings(Value):
+    """What `memkeep run` does; no steps means all that the settings say enough for."""
+
+    steps: tuple[Literal["backup", "verify", "forget", "prune", "copy"], ...] = ()
+    verify: Literal["intact", "readable", "restorable", "equivalent"] = "intact"
+    copy_to: tuple[str, ...] = ()
+
+
 class Config(Value):
     """All settings; `file` is where they were read from, None when there was no file."""
 
@@ -123,6 +135,7 @@ class Config(Value):
     vaults: dict[str, VaultSettings] = {}
     stores: dict[str, StoreSettings] = {}
     retention: Retention = Retention()
+    run: RunSettings = RunSettings()
     file: str | None = None
 
 

@@ -62,12 +62,20 @@ def world(home: Path, run_cli: Callable) -> World:
     return World(store, vault, first, second, run)
 
 
+def _settings(world: World) -> Path:
+    """Return settings that name the store and no other place."""
+    file = world.vault.parent / "settings.toml"
+    file.write_text(f'[stores.one]\npath = "{world.store}"\n', encoding="utf-8")
+    return file
+
+
 def words_for(verb: str, world: World) -> list[Any]:
     """Return a use of a verb that succeeds."""
     return {
         "init": ["init", "--no-encryption", "--vault", world.vault.parent / "other"],
         "backup": ["backup", world.store],
         "status": ["status", world.store],
+        "run": ["run", "--config", _settings(world)],
         "verify": ["verify", "latest", "--rung", "equivalent"],
         "discover": ["discover", world.store],
         "snapshots": ["snapshots"],

@@ -75,6 +75,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.history import HistoryResult
     from memkeep.ops.open import InitResult
     from memkeep.ops.restore import RestoreResult
+    from memkeep.ops.run import RunResult
     from memkeep.ops.search import SearchResult
     from memkeep.ops.snapshots import ShowResult, SnapshotList
     from memkeep.ops.status import StatusResult
@@ -83,6 +84,7 @@ def result_types() -> dict[str, Any]:
         "init": InitResult,
         "backup": BackupResult,
         "status": StatusResult,
+        "run": RunResult,
         "verify": Verified,
         "verify --all": VerifiedAll,
         "discover": Discovered,

@@ -49,6 +49,19 @@ def open_vault(face: Face, config: "Config") -> "Vault":
     return open_(place.url, lambda: password(face, place), settings=place)
 
 
+def open_vault_named(face: Face, config: "Config", name: str) -> "Vault":
+    """Open another vault, named by a person; its own settings say the password before the environment does."""
+    from memkeep.cli.secrets import password
+    from memkeep.config import vault_settings
+    from memkeep.ops.open import open_vault as open_
+
+    place = vault_settings(config, name)
+    own = place.password_file or place.password_command
+    other = Face(face.argv)
+    other.verb = face.verb
+    return open_(place.url, lambda: password(other, place, environ={} if own else os.environ))
+
+
 def find_stores(
     paths: "tuple[str, ...]", config: "Config", unfound: "list[FailedStore] | None" = None
 ) -> "list[Store]":

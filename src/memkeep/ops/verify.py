@@ -1,6 +1,6 @@
 """Prove snapshots: the ladder, and the survey of the vault as a whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -46,14 +46,14 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def verify(
     vault: Vault,
-    snapshot: str | None = None,
+    snapshot: str | Sequence[str] | None = None,
     *,
     rung: Rung = Rung.READABLE,
     all: bool = False,
     remember: bool = True,
     events: Events = SILENT,
 ) -> VerifyReport:
-    """Climb the ladder to `rung` for one snapshot (default: the latest) or for all, and survey the vault.
+    """Climb the ladder to `rung` for one snapshot or several (default: the latest) or for all, and survey the vault.
 
     Findings with an `object` mean that bytes are damaged. Nothing in the vault is changed; what was proven is
     remembered in the user's state folder, unless `remember` is False. Raises `StoreError` for a
@@ -63,10 +63,10 @@ def verify(
     found = survey(vault)
     if all:
         chosen = vault.snapshots()
-    elif snapshot is None and not vault.snapshots() and found:
+    elif not snapshot and not vault.snapshots() and found:
         chosen = []
     else:
-        chosen = [vault.resolve(snapshot or "latest")]
+        chosen = [vault.resolve(name) for name in ([snapshot] if isinstance(snapshot, str) else snapshot or ["latest"])]
     results = [_Climber(vault, one, packs, events).climb(rung) for one in chosen]
     hurt = _who_is_hurt(vault, {finding.object for finding in found if finding.object} | _objects(results))
     if all:
