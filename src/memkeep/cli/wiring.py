@@ -59,7 +59,7 @@ def open_vault_named(face: Face, config: "Config", name: str) -> "Vault":
     own = place.password_file or place.password_command
     other = Face(face.argv)
     other.verb = face.verb
-    return open_(place.url, lambda: password(other, place, environ={} if own else os.environ))
+    return open_(place.url, lambda: password(other, place, environ={} if own else os.environ), settings=place)
 
 
 def find_stores(
