@@ -5,7 +5,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "init": "Make a vault.",
         "backup": "Take a snapshot of every store, or of those at PATH.",
         "status": "Show every store, its last snapshot, and what is unprotected.",
-        "run": "Do all that the settings say: backup, verify, forget, prune, copy.",
+        "run": "Do what the settings say: backup, verify, forget, prune, copy.",
         "verify": "Prove that a snapshot is good, up to a rung of the ladder.",
     },
     "Look": {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @verb(example="memkeep run --quiet")
 def command(face: Face) -> Reply:
-    """Do all that the settings say: backup, verify, forget, prune, copy.
+    """Do what the settings say: backup, verify, forget, prune, copy.
 
     `[run]` in the settings chooses the steps, how far the newest snapshots are proven, and where copies go. Nothing is
     forgotten or pruned unless backup and verify went well. The exit status is that of the worst step: best is 0, then
