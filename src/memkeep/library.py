@@ -19,6 +19,7 @@ from memkeep.config import Config, load, vault_settings
 from memkeep.events import SILENT, Events
 from memkeep.model import Rung, Store
 from memkeep.ops.backup import BackupResult, Secrets
+from memkeep.ops.copy import CopyResult
 from memkeep.ops.diff import DiffResult
 from memkeep.ops.history import HistoryResult
 from memkeep.ops.open import Ask, InitResult
@@ -98,6 +99,20 @@ class OpenVault:
         from memkeep.ops.verify import verify
 
         return verify(self._vault, snapshot, rung=rung, all=all, events=events)
+
+    def copy(
+        self,
+        to: "OpenVault",
+        *snapshots: str,
+        include_secrets: bool = False,
+        dry_run: bool = False,
+        events: Events = SILENT,
+    ) -> CopyResult:
+        """Mirror snapshots, or all, into another vault; what can't be copied whole is reported, not raised."""
+        from memkeep.ops.copy import copy
+
+        other = to._vault  # noqa: SLF001 - of the same class
+        return copy(self._vault, other, snapshots, include_secrets=include_secrets, dry_run=dry_run, events=events)
 
     def restore(
         self,

@@ -211,6 +211,13 @@ class PartSummary(Value):
     image: Recipe | None = None  # of the encoded PartImage
 
 
+class Origin(Value):
+    """Which snapshot a copy was made of: the first one, when it was copied from vault to vault."""
+
+    vault: str  # the id of that vault
+    snapshot: str
+
+
 class Snapshot(Value, kw_only=True):
     """One consistent moment of one store: the manifest."""
 
@@ -235,3 +242,4 @@ class Snapshot(Value, kw_only=True):
     fingerprint: dict[str, Any] = {}
     summary: dict[str, Any] = {}  # counts by category and scope, oldest and newest
     memkeep: str = ""  # version that made it
+    origin: Origin | None = None  # of a copy

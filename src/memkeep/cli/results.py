@@ -70,6 +70,7 @@ def store_row(store: Store) -> StoreRow:
 def result_types() -> dict[str, Any]:
     """Return the type of each verb's result. Fields are only ever added to these; anything else is a new schema."""
     from memkeep.ops.backup import BackupResult
+    from memkeep.ops.copy import CopyResult
     from memkeep.ops.demo import DemoResult
     from memkeep.ops.diff import DiffResult
     from memkeep.ops.history import HistoryResult
@@ -87,6 +88,7 @@ def result_types() -> dict[str, Any]:
         "run": RunResult,
         "verify": Verified,
         "verify --all": VerifiedAll,
+        "copy": CopyResult,
         "discover": Discovered,
         "snapshots": SnapshotList,
         "show": ShowResult,

@@ -7,6 +7,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "status": "Show every store, its last snapshot, and what is unprotected.",
         "run": "Do what the settings say: backup, verify, forget, prune, copy.",
         "verify": "Prove that a snapshot is good, up to a rung of the ladder.",
+        "copy": "Mirror snapshots into another vault, without restoring them.",
     },
     "Look": {
         "discover": "Find the stores of agent memory, changing nothing.",

@@ -62,6 +62,30 @@ def open_vault_named(face: Face, config: "Config", name: str) -> "Vault":
     return open_(place.url, lambda: password(other, place, environ={} if own else os.environ), settings=place)
 
 
+def open_other(config: "Config", given: str, *, flag: str, file: str | None, command: str | None) -> "Vault":
+    """Open a second vault, which `flag` named; its password comes from flags and variables of its own."""
+    import shlex
+
+    from memkeep.cli.secrets import password
+    from memkeep.config import vault_settings
+    from memkeep.errors import WrongKeyError
+    from memkeep.ops.open import open_vault as open_
+
+    word = flag.removeprefix("--")
+    prefix = f"MEMKEEP_{word.upper()}_"
+    environ = {
+        "MEMKEEP_" + name.removeprefix(prefix): text for name, text in os.environ.items() if name.startswith(prefix)
+    }
+    other = Face([])
+    other.password_file, other.password_command = file, command
+    place = vault_settings(config, given)
+    try:
+        return open_(place.url, lambda: password(other, place, environ=environ), settings=place)
+    except WrongKeyError as error:
+        error.hint = f"memkeep copy {flag} {shlex.quote(given)} {flag}-password-file FILE"
+        raise
+
+
 def find_stores(
     paths: "tuple[str, ...]", config: "Config", unfound: "list[FailedStore] | None" = None
 ) -> "list[Store]":

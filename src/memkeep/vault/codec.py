@@ -177,6 +177,11 @@ def base_of(blob: bytes, name: str) -> bytes | None:
     return None if kind == FULL else blob[_HEAD.size : _HEAD.size + ID_SIZE]
 
 
+def rebase(blob: bytes, base_id: bytes) -> bytes:
+    """Return a delta that names its base by another id; the base's bytes must be the same."""
+    return b"".join([blob[: _HEAD.size], base_id, blob[_HEAD.size + ID_SIZE :]])
+
+
 def size_of(blob: bytes, name: str) -> int:
     """Return the length of the chunk that a blob says it holds."""
     return _head(blob, name)[1]

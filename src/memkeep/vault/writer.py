@@ -21,10 +21,9 @@ from memkeep.vault import codec
 from memkeep.vault import format as layout
 from memkeep.vault.crypto import INDEX, SEAL, SNAPSHOT, Keys
 from memkeep.vault.cut import Pieces, Source, cut
-from memkeep.vault.index import Index
+from memkeep.vault.index import Index, build_segment
 from memkeep.vault.pack import Pack
 from memkeep.vault.reader import Reader, chunk_id, split_ids
-from memkeep.vault.segment import build_segment, read_segment
 
 PACK_SIZE = 16 << 20
 BATCH_CHUNKS = 32  # encoded by one thread at a time,
@@ -89,7 +88,7 @@ class Writer:
         self._packs: list[Pack] = []  # finished, in order; those before the last are stored
         self._workers = ThreadPoolExecutor(2, "memkeep-encode")
         self._uploader = ThreadPoolExecutor(1, "memkeep-upload")
-        self._objects: list[str] = []
+        self.objects: list[str] = []  # the packs and segments that were written
         self._failed: BaseException | None = None
         self._check = check
         self.added_bytes = 0
@@ -153,6 +152,19 @@ class Writer:
         # A file that is shorter than its runs say was cut while it was read; they must not point out of it.
         inside = tuple(run for run in runs if run.offset + run.count * run.stride <= recipe.size)
         return msgspec.structs.replace(recipe, runs=inside)
+
+    def put_encoded(self, one: bytes, blob: bytes, raw: int, depth: int, base: bytes | None) -> None:
+        """Store a chunk of `raw` bytes by its blob, which the caller has decoded; its base must be stored before it."""
+        self._raise_failed()
+        if one in self._taken:
+            return
+        if len(self._taken) >= SEGMENT:
+            self.flush()
+        self._taken.add(one)
+        self._pack.append(one, blob, raw, depth, base)
+        self.checked.add(one)
+        if self._pack.size >= PACK_SIZE:
+            self._finish_pack()
 
     # -- encoding -----------------------------------------------------------------------------------------------
 
@@ -280,12 +292,13 @@ class Writer:
         if not self._packs:
             return
         packs = {pack.key: pack.size for pack in self._packs}
-        plain = build_segment([entry for pack in self._packs for entry in pack.entries()], packs)
+        segment = build_segment([entry for pack in self._packs for entry in pack.entries()], packs)
+        plain = zstandard.ZstdCompressor(level=3).compress(msgspec.msgpack.encode(segment))
         data = self._keys.envelope(INDEX, plain)
         key = layout.INDEX + layout.digest_of(data)
         self._put_last(key, data)
-        self._index.add(key, read_segment(key, plain))
-        self._objects += [*packs, key]
+        self._index.add(key, segment)
+        self.objects += [*packs, key]
         self._packs.clear()
 
     def commit(self, snapshot: Snapshot, seal: layout.Seal, number: int) -> Snapshot:
@@ -298,7 +311,7 @@ class Writer:
         sealed = msgspec.structs.replace(
             seal,
             snapshots=(*seal.snapshots, layout.SNAPSHOTS + name),
-            objects=tuple(dict.fromkeys([*seal.objects, *self._objects])),
+            objects=tuple(dict.fromkeys([*seal.objects, *self.objects])),
         )
         try:
             put_seal(self._storage, self._keys, sealed, number)

@@ -1,0 +1,175 @@
+"""Carrying chunks from one vault into another without encoding them again.
+
+Ids are keyed, so a chunk has another one in another vault, and a delta names its base by id. Every chunk is decoded,
+which proves it, and named anew; its blob stays as it is but for the base's id. A chunk is decoded right after its base,
+so each is decoded once, and only the chain that leads to it is in memory.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from memkeep.errors import DamagedError
+from memkeep.events import Events
+from memkeep.vault import codec
+from memkeep.vault.index import Location
+from memkeep.vault.reader import chunk_id
+from memkeep.vault.vault import Vault
+from memkeep.vault.writer import MAX_DEPTH, Writer
+
+WINDOW_BYTES = 8 << 20  # of blobs that are read together
+WINDOW_CHUNKS = 2048
+SEGMENT_BYTES = 256 << 20  # after which what was carried is made known, so that a broken run need not send it again
+
+
+class Transfer:
+    """What has been carried from `source` to `target`; all ids that it is asked for are those of the source."""
+
+    def __init__(self, source: Vault, target: Vault) -> None:
+        self._source = source
+        self._target = target
+        self.ids: dict[bytes, bytes] = {}  # source id -> target id
+        self.stored: dict[bytes, int] = {}  # source id -> bytes of the blob that was written
+        self.lost: dict[bytes, DamagedError] = {}  # chunks that can't be had from the source
+        self._depths: dict[bytes, int] = {}  # in the target, by source id
+
+    def missing(self, chunks: Iterable[bytes]) -> set[bytes]:
+        """Return those chunks that the target is not known to have."""
+        listed = list(chunks)
+        known = [one for one in listed if one in self.ids]
+        there = self._there([self.ids[one] for one in known])
+        return set(listed).difference(one for one, place in zip(known, there, strict=True) if place is not None)
+
+    def carry(self, places: dict[bytes, Location], writer: Writer, events: Events) -> None:
+        """Bring chunks, given with all that their deltas need, into the target where it lacks them.
+
+        What the source can't give is noted in `lost`. All that was brought is durable at the end.
+        """
+        chain: list[tuple[bytes, bytes]] = []  # the chunk that was decoded last and its bases, first to last
+        coder = codec.Coder()
+        unknown = 0
+        for window, blobs in self._read(places):
+            ready: list[tuple[bytes, bytes]] = []
+            for one in window:
+                place = places[one]
+                while chain and chain[-1][0] != place.base:
+                    chain.pop()
+                try:
+                    blob, raw = self._opened(one, place, blobs[one], chain, coder)
+                except DamagedError as error:
+                    self.lost[one] = error
+                    continue
+                self.ids[one] = chunk_id(self._target.keys, raw)
+                chain.append((one, raw))
+                ready.append((one, blob))
+            unknown += self._write(ready, places, writer)
+            events.advance(sum(places[one].length for one in window))
+            if unknown > SEGMENT_BYTES:
+                writer.flush()
+                unknown = 0
+        for one in places.keys() - self.ids.keys() - self.lost.keys():
+            self.lost[one] = DamagedError(f"the chain of chunk {one.hex()} does not end", obj=places[one].pack)
+        writer.flush()
+
+    def _write(self, ready: list[tuple[bytes, bytes]], places: dict[bytes, Location], writer: Writer) -> int:
+        """Store those chunks, given as blobs, that the target lacks; return how many bytes that are."""
+        written = 0
+        for (one, blob), found in zip(ready, self._there([self.ids[one] for one, _ in ready]), strict=True):
+            if found is not None:
+                self._depths[one] = found.depth
+                continue
+            encoded, base, depth = blob, places[one].base, 0
+            if codec.base_of(blob, "new blob") is not None and base is not None:
+                depth = self._depths[base] + 1
+            if depth > MAX_DEPTH:
+                encoded, depth = codec.Coder().full(self._source.reader.chunk(one)), 0
+            self._depths[one] = depth
+            theirs = self.ids[base] if depth and base is not None else None
+            writer.put_encoded(self.ids[one], encoded, places[one].raw, depth, theirs)
+            self.stored[one] = len(encoded)
+            written += len(encoded)
+        return written
+
+    def _opened(
+        self,
+        one: bytes,
+        place: Location,
+        blob: bytes | DamagedError,
+        chain: list[tuple[bytes, bytes]],
+        coder: codec.Coder,
+    ) -> tuple[bytes, bytes]:
+        """Return the blob that stands for a chunk in the target, and the chunk, which that blob was decoded to."""
+        try:
+            if isinstance(blob, DamagedError):
+                raise blob
+            if codec.base_of(blob, place.pack) != place.base or codec.size_of(blob, place.pack) != place.raw:
+                raise _other(place, one)
+            base = b""
+            if place.base is not None:
+                if not chain:
+                    raise self.lost[place.base]
+                base = chain[-1][1]
+                blob = codec.rebase(blob, self.ids[place.base])
+            raw = coder.decode(blob, base, place.pack)
+            if chunk_id(self._source.keys, raw) != one:
+                raise _other(place, one)
+        except DamagedError:
+            raw = self._source.reader.chunk(one)  # it may have been stored again elsewhere
+            return coder.full(raw), raw
+        return blob, raw
+
+    def _there(self, ids: list[bytes]) -> list[Location | None]:
+        """Return where the target has chunks, by its own ids; what lies in a damaged pack it has not."""
+        index = self._target.index
+        return [place if place is not None and index.trusts(place) else None for place in index.find_all(ids)]
+
+    def _read(self, places: dict[bytes, Location]) -> Iterator[tuple[list[bytes], dict[bytes, bytes | DamagedError]]]:
+        """Yield windows of chunks, each chunk behind its base, with their blobs; one window is read ahead."""
+        with ThreadPoolExecutor(1, "memkeep-fetch") as pool:
+            before: tuple[list[bytes], Future[dict[bytes, bytes | DamagedError]]] | None = None
+            for window in _windows(places):
+                following = window, pool.submit(self._blobs, {one: places[one] for one in window})
+                if before is not None:
+                    yield before[0], before[1].result()
+                before = following
+            if before is not None:
+                yield before[0], before[1].result()
+
+    def _blobs(self, places: dict[bytes, Location]) -> dict[bytes, bytes | DamagedError]:
+        found: dict[bytes, bytes | DamagedError] = {}
+        try:
+            found.update(self._source.reader.blobs(places))
+        except DamagedError:
+            for one, place in places.items():
+                try:
+                    found.update(self._source.reader.blobs({one: place}))
+                except DamagedError as error:
+                    found[one] = error
+        return found
+
+
+def _windows(places: dict[bytes, Location]) -> Iterator[list[bytes]]:
+    """Cut chunks into windows: in the order of their packs, but each right after its base and the base's other deltas.
+
+    What was made against neighbours lies in neighbouring places too, so a window is read in few pieces.
+    """
+    above: dict[bytes | None, list[bytes]] = {}
+    for one, place in sorted(places.items(), key=lambda item: item[1][:2], reverse=True):
+        above.setdefault(place.base, []).append(one)
+    todo = above.pop(None, [])
+    window: list[bytes] = []
+    size = 0
+    while todo:
+        one = todo.pop()
+        todo += above.pop(one, ())
+        length = places[one].length
+        if window and (len(window) >= WINDOW_CHUNKS or size + length > WINDOW_BYTES):
+            yield window
+            window, size = [], 0
+        window.append(one)
+        size += length
+    if window:
+        yield window
+
+
+def _other(place: Location, one: bytes) -> DamagedError:
+    return DamagedError(f"{place.pack} holds something else than chunk {one.hex()}", obj=place.pack)
