@@ -43,6 +43,7 @@ VARIABLES = {
     "MEMKEEP_TO_PASSWORD": "the password of the vault that `copy --to` names",
     "MEMKEEP_TO_PASSWORD_FILE": "a file that holds it; the flag is `--to-password-file`",
     "MEMKEEP_TO_PASSWORD_COMMAND": "a command that prints it; the flag is `--to-password-command`",
+    "MEMKEEP_CACHE_DIR": "where objects of far vaults are kept, instead of the user's cache folder; safe to delete",
     "MEMKEEP_TRACEBACK": "if set, every error is preceded by its traceback",
     "NO_COLOR": "if set, no colours (`TERM=dumb` does the same)",
     "OPENCLAW_STATE_DIR": "OpenClaw's own: where its state folder is, instead of `~/.openclaw`",

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,7 +7,11 @@ import pytest
 from memkeep import clock
 from memkeep.config import Rate, VaultSettings
 from memkeep.errors import StorageError, StorageUnreachableError
+from memkeep.model import Rung
 from memkeep.ops import open as opening
+from memkeep.ops.backup import backup
+from memkeep.ops.discover import discover
+from memkeep.ops.verify import verify
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import Call, Fault, FaultyStorage, Kind
 
@@ -73,3 +78,55 @@ def test_limits_hold_also_for_what_is_sent_again(far: Place, monkeypatch: pytest
     assert max(waited) == pytest.approx(4, abs=0.2)
     storage.put_new("data/1", [bytes(4000)])
     assert max(waited) >= 12
+
+
+def reads(storage: FaultyStorage) -> list[str]:
+    """Return what was read whole or in part, but for `config`."""
+    return [key for call, key in storage.calls if call in {"get", "get_range"} and key != "config"]
+
+
+def test_a_far_vault_is_read_once_and_then_from_the_cache(
+    far: Place, home: Path, copy_store: Callable[..., Path]
+) -> None:
+    far()
+    opening.init_vault("far://", "pw")
+    backup(opening.open_vault("far://", "pw"), discover([copy_store("oc-memory")]))
+    for again in (False, True):
+        asked = far()
+        assert len(opening.open_vault("far://", "pw").snapshots()) == 1
+        assert reads(asked) == []
+        asked = far()
+        off = VaultSettings(url="far://", cache=False)
+        assert len(opening.open_vault("far://", "pw", settings=off).snapshots()) == 1
+        assert len(reads(asked)) >= 3
+        if not again:
+            shutil.rmtree(home / ".cache")
+            opening.open_vault("far://", "pw").snapshots()
+
+
+def test_the_cache_lies_where_it_is_told_and_is_one_for_each_place(home: Path, tmp_path: Path) -> None:
+    one, other = (opening.cache_folder(url, {}) for url in ("s3://a/b", "s3://a/c"))
+    assert one != other
+    assert one.parent == other.parent == home / ".cache" / "memkeep"
+    assert opening.cache_folder("s3://a/b", {"MEMKEEP_CACHE_DIR": str(tmp_path)}).parent == tmp_path
+
+
+@pytest.mark.parametrize("prefix", ["data/", "index/", "snapshots/", "seals/", "keys/"])
+def test_what_is_damaged_in_a_far_vault_is_found_though_the_cache_has_it_whole(
+    far: Place, copy_store: Callable[..., Path], prefix: str
+) -> None:
+    beneath = far().beneath
+    assert isinstance(beneath, MemoryStorage)
+    opening.init_vault("far://", "pw")
+    vault = opening.open_vault("far://", "pw")
+    backup(vault, discover([copy_store("oc-memory")]))
+    key = next(key for key in beneath.objects if key.startswith(prefix))
+    beneath.objects[key] = beneath.objects[key][:-1] + bytes([beneath.objects[key][-1] ^ 1])
+    vault = opening.open_vault("far://", "pw")
+    assert key in {finding.object for finding in verify(vault, rung=Rung.INTACT).all_findings}
+
+
+def test_a_near_vault_is_not_cached(home: Path, copy_store: Callable[..., Path]) -> None:
+    opening.init_vault(str(home / "vault"), None, encrypt=False)
+    backup(opening.open_vault(str(home / "vault")), discover([copy_store("oc-memory")]))
+    assert not (home / ".cache").exists()

@@ -40,13 +40,13 @@ def vault_place(face: Face, config: "Config") -> "VaultSettings":
     return vault_settings(config, named_vault(face, config) or default_vault())
 
 
-def open_vault(face: Face, config: "Config") -> "Vault":
+def open_vault(face: Face, config: "Config", *, cached: bool = True) -> "Vault":
     """Open the vault; its password is looked for only when the vault is encrypted."""
     from memkeep.cli.secrets import password
     from memkeep.ops.open import open_vault as open_
 
     place = vault_place(face, config)
-    return open_(place.url, lambda: password(face, place), settings=place)
+    return open_(place.url, lambda: password(face, place), settings=place, cached=cached)
 
 
 def open_vault_named(face: Face, config: "Config", name: str) -> "Vault":

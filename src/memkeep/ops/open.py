@@ -1,9 +1,11 @@
 """Name a vault, make one, open one."""
 
 import contextlib
+import hashlib
+import os
 import random
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ from memkeep.config import VaultSettings
 from memkeep.errors import RefusedError, UsageError
 from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.base import Storage
+from memkeep.storage.cache import CachedStorage
 from memkeep.storage.limit import LimitedStorage
 from memkeep.storage.local import TMP
 from memkeep.storage.places import storage_at
@@ -53,7 +56,7 @@ def init_vault(
             hint="memkeep init --password-file FILE   (or --no-encryption)",
             code="password_missing",
         )
-    storage = _wrapped(storage_at(url), settings)
+    storage = _wrapped(storage_at(url), settings or VaultSettings(url=url))
     if storage.folder is not None:
         _refuse_strangers(storage.folder.resolve())
     vault, recovery = vaults.create(storage, password if encrypt else None)
@@ -75,23 +78,45 @@ def _refuse_strangers(root: Path) -> None:
             )
 
 
-def open_vault(url: str, password: str | Ask | None = None, *, settings: VaultSettings | None = None) -> Vault:
-    """Open a vault with the settings for that place; `password` may be a function, called only if it is encrypted."""
+def open_vault(
+    url: str, password: str | Ask | None = None, *, settings: VaultSettings | None = None, cached: bool = True
+) -> Vault:
+    """Open a vault with the settings for that place; `password` may be a function, called only if it is encrypted.
+
+    With `cached=False` all is read from the place itself: so for what proves it.
+    """
+    settings = settings or VaultSettings(url=url)
     storage = _wrapped(storage_at(url), settings)
+    if cached and settings.cache and not storage.capabilities.near:
+        # Outermost: what is here is not limited, asked for again, or in need of anything.
+        storage = CachedStorage(storage, cache_folder(url), settings.cache_size)
     if not vaults.is_encrypted(storage):
         return vaults.open_vault(storage, None)
     return vaults.open_vault(storage, password() if callable(password) else password)
 
 
-def _wrapped(storage: Storage, settings: VaultSettings | None) -> Storage:
+def uncached(vault: Vault) -> Vault:
+    """Return a vault as its place itself shows it, whatever was kept of it here."""
+    storage = vault.storage
+    return Vault(storage.beneath, vault.config, vault.keys) if isinstance(storage, CachedStorage) else vault
+
+
+def cache_folder(url: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where objects of a vault that is far are kept; it may be deleted at any time."""
+    import platformdirs
+
+    base = environ.get("MEMKEEP_CACHE_DIR") or platformdirs.user_cache_dir("memkeep")
+    return Path(base).expanduser().absolute() / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def _wrapped(storage: Storage, settings: VaultSettings) -> Storage:
     """Put around a storage what the settings ask for.
 
-    The limit is innermost, so that what is sent again counts again. What is refused goes neither into retries nor
-    out to the storage.
+    The limit is innermost, so that what is sent again counts again. What append-only refuses is not tried at all.
     """
-    if settings is not None and (settings.upload_limit or settings.download_limit):
+    if settings.upload_limit or settings.download_limit:
         storage = LimitedStorage(storage, up=settings.upload_limit, down=settings.download_limit)
     storage = RetryingStorage(storage, random.random)
-    if settings is not None and settings.append_only:
+    if settings.append_only:
         storage = AppendOnlyStorage(storage)
     return storage

@@ -12,6 +12,7 @@ from memkeep.ops import ledger
 from memkeep.ops.compare import UNREADABLE, compare_part
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
+from memkeep.ops.open import uncached
 from memkeep.ops.prove import Packs, chunks_of, decode_all, packs_of
 from memkeep.ops.scratch import scratch
 from memkeep.ops.survey import survey
@@ -59,6 +60,7 @@ def verify(
     remembered in the user's state folder, unless `remember` is False. Raises `StoreError` for a
     name that fits no snapshot.
     """
+    vault = uncached(vault)
     packs = Packs(vault)
     found = survey(vault)
     if all:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from memkeep.errors import StorageError
-from memkeep.storage.base import Stat, Storage
+from memkeep.storage.base import Capabilities, Stat, Storage
 
 
 class AppendOnlyStorage:
@@ -18,7 +18,11 @@ class AppendOnlyStorage:
         self._beneath = beneath
         self.url = beneath.url
         self.folder = beneath.folder
-        self.capabilities = beneath.capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the storage beneath can promise."""
+        return self._beneath.capabilities
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object."""

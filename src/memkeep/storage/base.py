@@ -56,7 +56,10 @@ class Storage(Protocol):
     folder: Path | None
     """The folder that the objects lie in as files, None when they lie elsewhere."""
 
-    capabilities: Capabilities
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the storage can promise, as far as that is known by now."""
+        ...
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object from buffers; return its size.

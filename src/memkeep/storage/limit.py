@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from memkeep import clock
-from memkeep.storage.base import Stat, Storage
+from memkeep.storage.base import Capabilities, Stat, Storage
 
 PIECE = 1 << 16  # bytes sent at once
 FETCHED = 1 << 20  # bytes asked for at once, or a second's worth where that is more
@@ -26,7 +26,11 @@ class LimitedStorage:
         self._down = _Bucket(down) if down else None
         self.url = beneath.url
         self.folder = beneath.folder
-        self.capabilities = beneath.capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the storage beneath can promise."""
+        return self._beneath.capabilities
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object, at the rate at which its buffers are let through."""

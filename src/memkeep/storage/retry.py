@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from memkeep import clock
 from memkeep.errors import StorageUnreachableError
-from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, Storage
+from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, Storage
 
 TRIES = 7  # of one request, at most
 TOTAL = 120.0  # seconds after its first failure in which a try may begin
@@ -31,7 +31,11 @@ class RetryingStorage:
         self._chance = chance
         self.url = beneath.url
         self.folder = beneath.folder
-        self.capabilities = beneath.capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the storage beneath can promise."""
+        return self._beneath.capabilities
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object; its buffers are kept until it is there."""

@@ -37,7 +37,7 @@ def command(face: Face, *, snapshot: str | None, rung: str, every: bool) -> Repl
 
     if every and snapshot:
         raise click.UsageError("--all and SNAPSHOT were both given")
-    vault = open_vault(face, settings(face))
+    vault = open_vault(face, settings(face), cached=False)
     with listening(face) as events:
         report = verify(vault, snapshot, rung=Rung(rung), all=every, events=events)
     findings = tuple(one for number, one in enumerate(report.all_findings) if one not in report.all_findings[:number])
