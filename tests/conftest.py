@@ -134,6 +134,21 @@ def new_vault(home: Path, monkeypatch: pytest.MonkeyPatch) -> "Callable[..., Ope
     return make
 
 
+@pytest.fixture(scope="session")
+def debian() -> Callable[[str], str]:
+    """Return `debian(package)`: the path of the program of that name, installed first where root may."""
+
+    def program(package: str) -> str:
+        if shutil.which(package) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+            subprocess.run(["apt-get", "install", "-y", "-qq", package], capture_output=True, check=False)
+        found = shutil.which(package)
+        if found is None:
+            pytest.fail(f"this test needs `{package}`: apt-get install {package}")
+        return found
+
+    return program
+
+
 @pytest.fixture
 def run_cli(home: Path) -> Callable[..., Ran]:
     """Return `run_cli(*words, input="", env={})`: `memkeep` as a process in that home, without a terminal."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from memkeep.library import discover as discover
     from memkeep.library import init_vault as init_vault
     from memkeep.library import open_vault as open_vault
+    from memkeep.library import restore_file as restore_file
     from memkeep.model import Finding as Finding
     from memkeep.model import Omission as Omission
     from memkeep.model import Rung as Rung
@@ -31,6 +32,7 @@ _HOMES = {
     "discover": "memkeep.library",
     "init_vault": "memkeep.library",
     "open_vault": "memkeep.library",
+    "restore_file": "memkeep.library",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "errors",
     "init_vault",
     "open_vault",
+    "restore_file",
 ]
 
 

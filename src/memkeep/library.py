@@ -23,6 +23,7 @@ from memkeep.ops.copy import CopyResult
 from memkeep.ops.diff import DiffResult
 from memkeep.ops.history import HistoryResult
 from memkeep.ops.open import Ask, InitResult
+from memkeep.ops.pack import PackResult
 from memkeep.ops.restore import RestoreResult
 from memkeep.ops.search import SearchResult
 from memkeep.ops.snapshots import ShowResult, SnapshotList
@@ -141,6 +142,23 @@ class OpenVault:
             events=events,
         )
 
+    def pack(
+        self,
+        snapshot: str,
+        file: Place,
+        *,
+        secrets: Secrets = "auto",
+        recipients: Sequence[str] = (),
+        passphrase: str | None = None,
+        events: Events = SILENT,
+    ) -> PackResult:
+        """Write a snapshot into one new file for another machine, encrypted with age if wanted."""
+        from memkeep.ops.age import Lock
+        from memkeep.ops.pack import pack
+
+        lock = Lock(recipients=tuple(recipients), passphrase=passphrase)
+        return pack(self._vault, snapshot, Path(file), secrets=secrets, lock=lock, events=events)
+
     def diff(self, a: str, b: str) -> DiffResult:
         """Compare two sides: a snapshot's name, `latest`, or the path of a live store."""
         from memkeep.ops.diff import diff
@@ -180,6 +198,24 @@ def init_vault(
 
     place = vault_settings(config if config is not None else load(), str(url))
     return init_vault(place.url, password, encrypt=encrypt, settings=place)
+
+
+def restore_file(
+    file: Place,
+    *,
+    to: Place,
+    parts: Sequence[str] = (),
+    identities: Sequence[Place] = (),
+    passphrase: str | None = None,
+    dry_run: bool = False,
+    events: Events = SILENT,
+) -> RestoreResult:
+    """Bring back what `OpenVault.pack` wrote, into a new folder; no vault is needed."""
+    from memkeep.ops.age import Unlock
+    from memkeep.ops.unpack import restore_file
+
+    unlock = Unlock(identities=tuple(map(Path, identities)), passphrase=passphrase)
+    return restore_file(Path(file), to=Path(to), parts=parts, unlock=unlock, dry_run=dry_run, events=events)
 
 
 def discover(*paths: Place, config: Config | None = None) -> list[Store]:

@@ -8,10 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 import memkeep
-from memkeep.errors import StoreError
+from memkeep.errors import StoreError, WrongKeyError
 from memkeep.library import OpenVault
 from memkeep.model import Severity
 from memkeep.testing import agent
@@ -171,3 +172,58 @@ def test_nothing_in_an_encrypted_vault_can_be_read_without_its_key(
         for encoded in (word.encode(), word.encode("utf-16-le"), word.encode().hex().encode()):
             assert encoded not in raw, word
     assert b"remembers fact" in plain(vault)  # it is there for those with the key
+
+
+def carried(vault: OpenVault, folder: Path, identity: Path | None = None, **how: Any) -> tuple[Path, list[Any]]:
+    """Pack every snapshot and bring it back; return where they lie now, and what was packed."""
+    results = []
+    for one in vault.snapshots().snapshots:
+        file = folder / f"{one.id}.tar.zst"
+        results.append(vault.pack(one.id, file, **how))
+        memkeep.restore_file(file, to=folder / "back" / one.id, identities=[identity] if identity else ())
+    return folder / "back", results
+
+
+def test_a_packed_file_holds_no_secret_unless_asked(
+    state: Path, new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    vault = new_vault()
+    vault.backup(state)
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "asked").mkdir()
+    back, done = carried(vault, tmp_path / "plain")
+    assert secrets_in(back) == set()
+    left = {omitted.part: omitted.reason for one in done for omitted in one.omitted}
+    unwanted = "secret, and the packed file is not encrypted"
+    assert left["credentials.db"] == left["agents/main/agent/auth-profiles.json"] == unwanted
+    assert "were replaced" in left["openclaw.json"]
+    back, _ = carried(vault, tmp_path / "asked", secrets="include")
+    assert secrets_in(back) == {"key", "token", "phrase", "profile", "vault"}
+
+
+def test_an_encrypted_packed_file_holds_the_secrets_and_shows_nothing(
+    state: Path, new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    vault = new_vault()
+    vault.backup(state)
+    identity = tmp_path / "identity"
+    mine = pyrage.x25519.Identity.generate()
+    identity.write_text(f"# created: today\n{mine}\n")
+    for name in ("all", "none"):
+        (tmp_path / name).mkdir()
+    back, done = carried(vault, tmp_path / "all", identity, recipients=[str(mine.to_public())])
+    assert all(one.encrypted for one in done)
+    assert not any(omitted.reason.startswith("secret") for one in done for omitted in one.omitted)
+    assert secrets_in(back) == {"key", "token", "phrase", "profile", "vault"}
+    for file in (tmp_path / "all").glob("*.zst"):
+        sealed = file.read_bytes()
+        assert sealed.startswith(b"age-encryption.org/v1")
+        assert not any(word in sealed for word in (b"MANIFEST", b"openclaw", b"facts", KEY.encode()))
+        identity.write_text(str(pyrage.x25519.Identity.generate()))
+        with pytest.raises(WrongKeyError):
+            memkeep.restore_file(file, to=tmp_path / "other", identities=[identity])
+        assert not (tmp_path / "other").exists()
+    identity.write_text(str(mine))
+    how = {"recipients": [str(mine.to_public())], "secrets": "exclude"}
+    back, _ = carried(vault, tmp_path / "none", identity, **how)
+    assert secrets_in(back) == set()

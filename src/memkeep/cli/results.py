@@ -75,6 +75,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.diff import DiffResult
     from memkeep.ops.history import HistoryResult
     from memkeep.ops.open import InitResult
+    from memkeep.ops.pack import PackResult
     from memkeep.ops.restore import RestoreResult
     from memkeep.ops.run import RunResult
     from memkeep.ops.search import SearchResult
@@ -96,6 +97,7 @@ def result_types() -> dict[str, Any]:
         "history": HistoryResult,
         "search": SearchResult,
         "restore": RestoreResult,
+        "pack": PackResult,
         "demo": DemoResult,
         "completion": Completion,
     }

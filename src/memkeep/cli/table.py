@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Bring back": {
         "restore": "Bring a snapshot back, into a new folder or in place.",
+        "pack": "Write one snapshot into one file for another machine.",
     },
     "Learn": {
         "demo": "See all of it work in seconds, on a store made for the purpose.",

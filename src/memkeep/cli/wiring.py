@@ -10,6 +10,7 @@ from memkeep.errors import UsageError
 if TYPE_CHECKING:
     from memkeep.config import Config, VaultSettings
     from memkeep.model import Store
+    from memkeep.ops.age import Unlock
     from memkeep.ops.backup import FailedStore
     from memkeep.vault.vault import Vault
 
@@ -96,3 +97,12 @@ def find_stores(
     from memkeep.ops.discover import discover
 
     return discover([Path(path) for path in paths] or None, config, unfound=unfound)
+
+
+def unlocking(identities: "tuple[str, ...]", passphrase_file: str | None) -> "Unlock":
+    """Return what may open a packed file."""
+    from memkeep.cli.secrets import from_file
+    from memkeep.ops.age import Unlock
+
+    passphrase = from_file(passphrase_file) if passphrase_file else None
+    return Unlock(identities=tuple(map(Path, identities)), passphrase=passphrase)

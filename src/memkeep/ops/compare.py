@@ -16,18 +16,19 @@ UNREADABLE = frozenset({"sqlite_unreadable", "lance_reader_missing"})  # finding
 _TOLERANCE = 1e-4  # of a probe's score: another processor may add in another order
 
 
-def compare_part(vault: Vault, image: PartImage, root: Path, *, deep: bool) -> list[Finding]:
+def compare_part(image: PartImage, root: Path, *, against: Vault | None = None) -> list[Finding]:
     """Open a part that lies under `root`, run its checks and compare the row counts.
 
-    `deep` also compares the digest of every table, every record group, and the answers to the recall probes.
+    With `against`, the vault that has its records, also the digest of every table, every record group, and the answers
+    to the recall probes are compared.
     """
     name = image.part.name
     baseline = image.baseline
     try:
         with engine(image.part.engine).open(image.part, root) as opened:
             bits = {one.map.collection: one.bits for one in image.collections}
-            groups = opened.scan(bits, baseline.probes if deep else ())
-            differing = _differing(vault, image, groups, deep=deep)
+            groups = opened.scan(bits, baseline.probes if against is not None else ())
+            differing = _differing(against, image, groups)
             now = opened.baseline()
             findings = opened.check()
             findings += [one for one in opened.findings() if one not in findings]
@@ -40,26 +41,31 @@ def compare_part(vault: Vault, image: PartImage, root: Path, *, deep: bool) -> l
             findings.append(
                 _wrong(name, "rows_differ", f"{name}: {table or 'files'} has {count} rows, not {state.rows}")
             )
-        elif deep and state.digest and have.digest != state.digest:
+        elif against is not None and state.digest and have.digest != state.digest:
             findings.append(_wrong(name, "digest_differs", f"{name}: the rows of {table or 'files'} differ"))
-    if deep:
+    if against is not None:
         for collection in image.collections:
-            findings += _records(vault, name, collection, differing)
+            findings += _records(against, name, collection, differing)
         findings += _probes(name, baseline.probes, now.probes)
     return findings
 
 
-def _differing(vault: Vault, image: PartImage, groups: Iterable[Group], *, deep: bool) -> dict[tuple[str, int], bytes]:
-    """Take in all groups; return those that are not as stored: b"" for one that is gone, none when not `deep`."""
+def spoiled(findings: Iterable[Finding]) -> bool:
+    """Say whether findings keep what they are of below `readable`."""
+    return any(finding.severity is Severity.ERROR or finding.code in UNREADABLE for finding in findings)
+
+
+def _differing(vault: Vault | None, image: PartImage, groups: Iterable[Group]) -> dict[tuple[str, int], bytes]:
+    """Take in all groups; return those that are not as stored: b"" for one that is gone, none without a vault."""
     wanted = {(one.map.collection, group.bucket): group.chunk for one in image.collections for group in one.groups}
     differing = dict.fromkeys(wanted, b"")
     for group in groups:
         key = (group.collection, group.bucket)
-        if not deep or chunk_id(vault.keys, group.data) == wanted.get(key):
+        if vault is None or chunk_id(vault.keys, group.data) == wanted.get(key):
             differing.pop(key, None)
         else:
             differing[key] = group.data
-    return differing if deep else {}
+    return differing if vault is not None else {}
 
 
 def _records(

@@ -7,7 +7,7 @@ after all files of all parts, so that nothing is ever written through one.
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -17,6 +17,9 @@ from memkeep.events import Events
 from memkeep.model import PartImage, StoredEntry
 from memkeep.ops.entries import check_entries, place
 from memkeep.vault.vault import Vault
+
+Stream = Callable[[StoredEntry], Iterator[bytes]]
+"""Yields the bytes of a file's entry, and raises when they are not what was written."""
 
 # Never the powers of the owner: a file that runs as who restored it is no memory.
 _FILE_MODE = 0o777
@@ -32,6 +35,20 @@ def materialise(vault: Vault, images: Sequence[PartImage], root: Path, events: E
     was written, or name a path outside `root`, `StorageError` when they do not fit; the caller removes `root` then.
     """
     check_entries(images)
+
+    def stream(stored: StoredEntry) -> Iterator[bytes]:
+        if stored.recipe is None:
+            raise DamagedError(f"the vault has no bytes for {stored.entry.path}")
+        return vault.reader.stream(stored.recipe)
+
+    lay_out(stream, images, root, events, durable=durable)
+
+
+def lay_out(stream: Stream, images: Sequence[PartImage], root: Path, events: Events, *, durable: bool = True) -> None:
+    """Do so with bytes from anywhere: they are asked for once, file by file, in the order of the images' entries.
+
+    What the images say of paths has been checked.
+    """
     entries = [stored for image in images for stored in image.entries]
     _refuse_without_room(root, sum(stored.entry.size for stored in entries))
     places = [(stored, place(root, stored.entry.path)) for stored in entries]
@@ -40,7 +57,7 @@ def materialise(vault: Vault, images: Sequence[PartImage], root: Path, events: E
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for stored, path in places:
         if stored.entry.kind == "file":
-            _write_file(vault, stored, path, events, durable=durable)
+            _write_file(stream, stored, path, events, durable=durable)
     for stored, path in places:
         if stored.entry.kind == "link":
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,10 +78,8 @@ def _refuse_without_room(root: Path, size: int) -> None:
         )
 
 
-def _write_file(vault: Vault, stored: StoredEntry, path: Path, events: Events, *, durable: bool) -> None:
+def _write_file(stream: Stream, stored: StoredEntry, path: Path, events: Events, *, durable: bool) -> None:
     entry = stored.entry
-    if stored.recipe is None:
-        raise DamagedError(f"the vault has no bytes for {entry.path}")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -73,7 +88,7 @@ def _write_file(vault: Vault, stored: StoredEntry, path: Path, events: Events, *
     with os.fdopen(descriptor, "w+b", buffering=0) as file:
         try:
             done = begun = 0
-            for piece in vault.reader.stream(stored.recipe):
+            for piece in stream(stored):
                 _write_all(file.fileno(), piece)
                 done += len(piece)
                 events.advance(len(piece))
@@ -87,7 +102,7 @@ def _write_file(vault: Vault, stored: StoredEntry, path: Path, events: Events, *
             raise StorageError(
                 f"could not write {path}: {error.strerror}", unchanged="The live store was not touched.", hint="df -h"
             ) from error
-        if _digest(file.fileno()) != stored.recipe.digest:
+        if stored.recipe is None or _digest(file.fileno()) != stored.recipe.digest:
             raise StorageError(f"{path} does not read back as it was written", hint=f"check the disk that holds {path}")
         os.fchmod(descriptor, entry.mode & _FILE_MODE)
         os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))

@@ -1,23 +1,18 @@
 """Bring a snapshot back: into a new folder, or in place of the live store."""
 
-import fcntl
-import os
-import secrets
-import shlex
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from memkeep.errors import MemkeepError, RefusedError, StorageError, UsageError
+from memkeep.errors import MemkeepError, RefusedError, UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Omission, PartImage, Rung, Snapshot, Store
+from memkeep.model import Finding, Omission, PartImage, Rung, Snapshot, Store
 from memkeep.ops import in_place as replacing
 from memkeep.ops.discover import discover
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
+from memkeep.ops.new_folder import new_folder, refuse_inside, refuse_taken
 from memkeep.vault.vault import Vault
 
 
@@ -36,6 +31,7 @@ class RestoreResult(msgspec.Struct, frozen=True, kw_only=True):
     parked: str | None
     undo: str | None
     omitted: tuple[Omission, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 def restore(
@@ -63,81 +59,14 @@ def restore(
     if in_place:
         return _in_place(vault, chosen, images, confirm, even_if_open=even_if_open, dry_run=dry_run, events=events)
     target = Path(to or "").expanduser().absolute()
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise RefusedError(
-            f"{target} exists and is not an empty folder",
-            hint=f"memkeep restore {chosen.id[:8]} --to {target}-restored",
-            code="target_exists",
-        )
-    _refuse_inside(target, chosen, vault)
+    refuse_taken(target, chosen.id[:8])
+    refuse_inside(target, chosen.id[:8], {"the live store": Path(chosen.path), "the vault": vault.storage.folder})
     check_entries(images)  # before anything is written: a path that leaves the target is the vault's lie
     if not dry_run:
-        _to_folder(vault, images, target, events)
-    return _result(chosen, images, str(target), dry_run=dry_run)
-
-
-def _refuse_inside(target: Path, snapshot: Snapshot, vault: Vault) -> None:
-    """Refuse a target that would become part of the live store, or of the vault."""
-    for what, folder in (("the live store", Path(snapshot.path)), ("the vault", vault.storage.folder)):
-        if folder is not None and _is_folder(folder) and target.resolve().is_relative_to(folder.resolve()):
-            raise RefusedError(
-                f"{target} lies in {what}, {folder}",
-                hint=f"memkeep restore {snapshot.id[:8]} --to DIR",
-                code="target_inside",
-            )
-
-
-def _is_folder(path: Path) -> bool:
-    with suppress(OSError):  # where one may not look one may not write either
-        return path.is_dir()
-    return False
-
-
-def _to_folder(vault: Vault, images: list[PartImage], target: Path, events: Events) -> None:
-    """Write beside the target and rename: it appears whole or not at all."""
-    made: list[Path] = []
-    try:
-        made = [folder for folder in target.parents if not folder.exists()]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(target) as staging:
+        with new_folder(target) as staging:
             events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
             materialise(vault, images, staging, events)
-            staging.rename(target)  # onto an empty folder or nothing; fails on anything else
-    except OSError as error:
-        raise StorageError(
-            f"could not write {target}: {error.strerror}", hint=f"ls -ld {shlex.quote(str(target.parent))}"
-        ) from error
-    finally:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()  # only what was made for nothing
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Give a folder beside the target, gone at exit unless it was renamed; remove those of killed restores."""
-    prefix = f".{target.name}.memkeep-"
-    for old in target.parent.iterdir():
-        if old.name.startswith(prefix):
-            with suppress(OSError), _locked(old):
-                shutil.rmtree(old, ignore_errors=True)
-    staging = target.parent / f"{prefix}{secrets.token_hex(4)}"
-    staging.mkdir(mode=0o700)
-    try:
-        with _locked(staging):
-            yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
+    return _result(chosen, images, str(target), dry_run=dry_run)
 
 
 def _choose(vault: Vault, snapshot: Snapshot, parts: Sequence[str]) -> list[PartImage]:

@@ -9,7 +9,7 @@ from memkeep.errors import DamagedError, MemkeepError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, PartImage, Rung, Severity, Snapshot
 from memkeep.ops import ledger
-from memkeep.ops.compare import UNREADABLE, compare_part
+from memkeep.ops.compare import compare_part, spoiled
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
 from memkeep.ops.open import uncached
@@ -159,12 +159,12 @@ class _Climber:
         def one(image: PartImage) -> list[Finding]:
             with scratch() as folder:
                 materialise(self._vault, [image], folder, self._events, durable=False)
-                return compare_part(self._vault, image, folder, deep=deep)
+                return compare_part(image, folder, against=self._vault if deep else None)
 
         with ThreadPoolExecutor(2, "memkeep-compare") as pool:
             for found in pool.map(one, self._images):
                 self.findings += found
-        return not _bad(self.findings)
+        return not spoiled(self.findings)
 
     def _note(self, errors: list[DamagedError]) -> bool:
         self.findings += [_damage(error, (self._snapshot.id,)) for error in errors]
@@ -179,10 +179,6 @@ def _images(vault: Vault, snapshot: Snapshot) -> tuple[list[PartImage], list[Dam
         except DamagedError as error:
             errors.append(error)
     return images, errors
-
-
-def _bad(findings: list[Finding]) -> bool:
-    return any(finding.severity is Severity.ERROR or finding.code in UNREADABLE for finding in findings)
 
 
 def _damage(error: DamagedError, snapshots: tuple[str, ...]) -> Finding:

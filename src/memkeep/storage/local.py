@@ -9,6 +9,7 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from memkeep.errors import StorageError
 from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, check_key, is_key
@@ -101,17 +102,9 @@ class LocalStorage:
         return self.root / key
 
     def _sweep(self) -> None:
-        """Remove what killed writers left behind: temporary files that nobody holds locked."""
         if not self._swept:
             self._swept = True
-            for path in sorted((self.root / TMP).iterdir()):
-                with contextlib.suppress(OSError):
-                    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-                    try:
-                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        path.unlink()
-                    finally:
-                        os.close(descriptor)
+            _sweep((self.root / TMP).iterdir())
 
     def _walk_error(self, error: OSError) -> None:
         if isinstance(error, NotADirectoryError) and self.root.is_dir():
@@ -121,28 +114,78 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def _explained(self, verb: str, key: str) -> Iterator[None]:
-        """Raise what the system says as an error of the storage, with what can be done about it."""
         try:
-            yield
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and verb != "write":
-                message = f"there is no {key} in the vault"
-                raise ObjectMissingError(message) from error
-            message = f"could not {verb} {key} in {self.url}: {error.strerror or error}"
-            code, hint = "storage", f"ls -ld {shlex.quote(self.url)}"
-            if error.errno in _FULL:
-                code, hint = "disk_full", f"df -h {shlex.quote(self.url)}"
-            elif error.errno in _DENIED:
-                code = "storage_denied"
-            unchanged = "Earlier snapshots are whole; nothing half-made is listed."
-            raise StorageError(message, unchanged=unchanged, hint=hint, code=code) from error
+            with explained(verb, key, self.url):
+                yield
+        except FileNotFoundError as error:
+            message = f"there is no {key} in the vault"
+            raise ObjectMissingError(message) from error
 
 
 @contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[Path, int]]:
+def explained(verb: str, name: str, place: str) -> Iterator[None]:
+    """Raise what the system says as an error of the storage, with what can be done about it.
+
+    A `FileNotFoundError` while something is read goes through: who asked knows what is missing.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and verb != "write":
+            raise
+        message = f"could not {verb} {name} in {place}: {error.strerror or error}"
+        code, hint = "storage", f"ls -ld {shlex.quote(place)}"
+        if error.errno in _FULL:
+            code, hint = "disk_full", f"df -h {shlex.quote(place)}"
+        elif error.errno in _DENIED:
+            code = "storage_denied"
+        unchanged = "Earlier snapshots are whole; nothing half-made is listed."
+        raise StorageError(message, unchanged=unchanged, hint=hint, code=code) from error
+
+
+class Writing(NamedTuple):
+    """A file that is being written."""
+
+    descriptor: int
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of it; return how much that was."""
+        return _write_all(self.descriptor, data)
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Writing]:
+    """Lend a file to be written, which gets its name at the end as an object does: whole, synced and never replacing.
+
+    Raises `ObjectExistsError` when the name is taken by then, and `StorageError` for what the system says.
+    """
+    with explained("write", target.name, str(target.parent)):
+        prefix = f".{target.name}.memkeep-"
+        _sweep(path for path in target.parent.iterdir() if path.name.startswith(prefix))
+        with _temporary(target.parent, prefix) as (path, descriptor):
+            yield Writing(descriptor)
+            os.fsync(descriptor)
+            _publish(path, target, target.name)
+        _sync_folder(target.parent)
+
+
+def _sweep(paths: Iterable[Path]) -> None:
+    """Remove what killed writers left behind: temporary files that nobody holds locked."""
+    for path in sorted(paths):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path, prefix: str = "") -> Iterator[tuple[Path, int]]:
     """Lend a new file, locked to say that it is being written, and remove its name at the end."""
     while True:
-        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        path = folder / f"{prefix}{os.getpid()}-{secrets.token_hex(8)}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with contextlib.suppress(OSError):  # where there are no locks, nobody sweeps either

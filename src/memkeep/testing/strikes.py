@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from memkeep import clock
+
 KILL = -1
 CHANGES = frozenset(
     {"open", "write", "fsync", "link", "symlink", "rename", "replace", "unlink", "mkdir", "rmdir", "ftruncate"}
@@ -67,6 +69,16 @@ def _opened(descriptor: int) -> Path:
     return Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
+def _alone() -> bool:
+    """Say whether this is the only thread; one that was joined may need a moment to be gone."""
+    end = clock.monotonic() + 1
+    while len(list(Path("/proc/self/task").iterdir())) > 1:
+        if clock.monotonic() > end:
+            return False
+        clock.pause(0.001)
+    return True
+
+
 @contextmanager
 def strike(folder: Path, at: int, blow: int, *, kinds: frozenset[str] = CHANGES) -> Iterator[Strike]:
     """Strike at the n-th change (from 1) of the given kinds to what is in a folder; 0 only counts."""
@@ -92,7 +104,7 @@ def killed(folder: Path, at: int, action: Callable[[], object], *, kinds: frozen
     What goes wrong there in another way raises `ChildProcessError` here. A process with other threads, such as those
     that lancedb or numpy (without `OPENBLAS_NUM_THREADS=1`) start, can't be forked safely: `RuntimeError`.
     """
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
+    if not _alone():
         message = "this process has other threads"
         raise RuntimeError(message)
     child = os.fork()

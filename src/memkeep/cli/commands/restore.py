@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 
 @verb(example="memkeep restore latest --to ~/restored")
-@click.argument("snapshot", type=SNAPSHOT, help="`latest`, or any unique beginning of an id.")
+@click.argument("snapshot", type=SNAPSHOT, help="`latest`, any unique beginning of an id, or a packed file.")
 @click.option("--to", metavar="DIR", type=click.Path(), help="Into this folder, which must be new or empty.")
 @click.option("--part", "parts", metavar="NAME", multiple=True, help="Only this part; may be given again.")
 @click.option("--in-place", is_flag=True, help="Over the live store; what is there is parked beside it.")
 @click.option("--confirm", metavar="SYSTEM", help="The system's name, to confirm --in-place.")
 @click.option("--even-if-open", is_flag=True, help="In place although a process holds files of the store open.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--age-identity", metavar="FILE", type=click.Path(), multiple=True, help="Opens an encrypted file.")
+@click.option("--age-passphrase-file", metavar="FILE", type=click.Path(), help="Opens a file behind a passphrase.")
 def command(
     face: Face,
     *,
@@ -31,17 +33,34 @@ def command(
     confirm: str | None,
     even_if_open: bool,
     dry_run: bool,
+    age_identity: tuple[str, ...],
+    age_passphrase_file: str | None,
 ) -> Reply:
     """Bring a snapshot back, into a new folder or in place.
 
-    The parts lie under DIR as they lay under the store's root. The result is checked before it is called done.
+    The parts lie under DIR as they lay under the store's root. The result is checked before it is called done. A file
+    that `memkeep pack` wrote needs no vault.
     """
     from memkeep.cli.progress import listening
-    from memkeep.cli.wiring import open_vault, settings
+    from memkeep.cli.views import status_of
+    from memkeep.cli.wiring import open_vault, settings, unlocking
+    from memkeep.ops.parcel_read import is_parcel
     from memkeep.ops.restore import restore
+    from memkeep.ops.unpack import restore_file
 
     if to is not None and in_place:
         raise click.UsageError("--to and --in-place were both given")
+    if is_parcel(snapshot):
+        if to is None:
+            raise click.UsageError("a packed file is restored into a new folder: --to DIR")
+        unlock = unlocking(age_identity, age_passphrase_file)
+        with listening(face) as events:
+            file, folder = Path(snapshot), Path(to)
+            result = restore_file(file, to=folder, parts=parts, unlock=unlock, dry_run=dry_run, events=events)
+        then = f"memkeep discover {result.to}"
+        return Reply(result, lambda out: _render(out, result, then), exit=status_of(result.findings))
+    if age_identity or age_passphrase_file:
+        raise click.UsageError(f"{snapshot} is no packed file, which is all that age opens")
     vault = open_vault(face, settings(face))
     with listening(face) as events:
         result = restore(
@@ -55,11 +74,12 @@ def command(
             dry_run=dry_run,
             events=events,
         )
-    return Reply(result, lambda out: _render(out, result))
+    then = f"memkeep diff {result.snapshot[:12]} {result.to}"
+    return Reply(result, lambda out: _render(out, result, then))
 
 
-def _render(out: Printer, result: "RestoreResult") -> None:
-    from memkeep.cli.views import short, show_omissions
+def _render(out: Printer, result: "RestoreResult", then: str) -> None:
+    from memkeep.cli.views import short, show_findings, show_omissions
 
     what = f"{count(result.records, 'record')} in {count(len(result.parts), 'part')}"
     if result.dry_run:
@@ -68,6 +88,7 @@ def _render(out: Printer, result: "RestoreResult") -> None:
         out.advice("Restored ", Span(short(result.snapshot), "bold"), f" ({result.system}) to {result.to}")
     out.advice(f"  {what}, {count(result.files, 'file')}, {size(result.bytes)}")
     show_omissions(out, result.omitted)
+    show_findings(out, result.findings)
     if result.parked:
         out.line("What was there is parked in ", result.parked)
     if result.undo:
@@ -75,4 +96,4 @@ def _render(out: Printer, result: "RestoreResult") -> None:
     elif result.dry_run:
         out.advice("Nothing was written: this was a dry run.")
     else:
-        out.next(f"memkeep diff {short(result.snapshot)} {result.to}")
+        out.next(then)
