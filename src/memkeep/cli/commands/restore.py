@@ -42,8 +42,8 @@ def command(
     that `memkeep pack` wrote needs no vault.
     """
     from memkeep.cli.progress import listening
-    from memkeep.cli.views import status_of
     from memkeep.cli.wiring import open_vault, settings, unlocking
+    from memkeep.ops.outcome import status_of
     from memkeep.ops.parcel_read import is_parcel
     from memkeep.ops.restore import restore
     from memkeep.ops.unpack import restore_file
