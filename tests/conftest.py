@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from tests.openssh import SshServer, sshd
 
 import memkeep
 
@@ -166,3 +167,13 @@ def run_cli(home: Path) -> Callable[..., Ran]:
         return Ran(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
 
     return run
+
+
+@pytest.fixture
+def ssh_server(home: Path, tmp_path: Path) -> Iterator[SshServer]:
+    """Return a running OpenSSH server; the home has the key that it lets in, and knows its host key."""
+    sshd()
+    server = SshServer(tmp_path / "sshd", home)
+    server.start()
+    yield server
+    server.stop()

@@ -5,6 +5,7 @@ restore(Path("vault"), "the password or the recovery key") -> {snapshot: {path: 
 
 import base64
 import hashlib
+import itertools
 import json
 import struct
 import unicodedata
@@ -117,20 +118,32 @@ class Reader:
     # -- chunks
 
     def _read_segment(self, key: str) -> None:
-        segment = msgspec.msgpack.decode(inflate(self.envelope(key, b"I")))
-        names = [name.hex() for name in segment["packs"]]
-        columns = [
-            [value for (value,) in struct.iter_unpack("<I", segment[name])]
-            for name in ("pack", "offset", "length", "raw")
-        ]
-        bases = iter(split(segment["bases"]))
-        for one, pack, offset, length, raw, depth in zip(
-            split(segment["ids"]), *columns, segment["depth"], strict=True
+        data = self.envelope(key, b"I")
+        packs, entries, deltas, zero = struct.unpack_from("<4I", data)
+        layout = f"<{entries}Q{entries}Q{16 * deltas}s{packs}Q{entries}I{entries}I{entries}I{entries}I{32 * packs}s"
+        need(zero == 0 and len(data) == 16 + struct.calcsize(layout) + entries, "a segment of another size")
+        values = iter(struct.unpack_from(layout, data, 16))
+
+        def column(count: int) -> list[Any]:
+            return list(itertools.islice(values, count))
+
+        heads, tails = column(entries), column(entries)
+        bases = iter(split(next(values)))
+        sizes = column(packs)
+        offsets, lengths, raws, numbers = (column(entries) for _ in range(4))
+        joined = next(values)
+        names = [joined[at : at + 32].hex() for at in range(0, 32 * packs, 32)]
+        need(heads == sorted(heads), "a segment out of order")
+        for head, tail, pack, offset, length, raw, depth in zip(
+            heads, tails, numbers, offsets, lengths, raws, data[-entries:] if entries else b"", strict=True
         ):
+            need(offset + length <= sizes[pack], "a blob out of its pack")
+            one = struct.pack("<2Q", head, tail)
             base = next(bases) if depth else None
             if one not in self.index or depth < self.index[one][4]:
                 path = f"data/{names[pack][:2]}/{names[pack]}"
                 self.index[one] = (path, offset, length, raw, depth, base)
+        need(next(bases, None) is None, "a base without a delta")
 
     def chunk(self, one: bytes, depth: int = 256) -> bytes:
         need(one in self.index, f"chunk {one.hex()} is nowhere")

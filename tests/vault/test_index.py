@@ -1,18 +1,26 @@
-import contextlib
 import itertools
+import random
+import threading
+import tracemalloc
+from collections.abc import Iterable
 
-import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from memkeep.errors import DamagedError
-from memkeep.vault.index import Index, Location, Segment, build_segment, pack_key
+from memkeep.vault.index import Index, Location, pack_key
+from memkeep.vault.segment import build_segment, read_segment
 
 PACKS = [pack_key(bytes([number]) * 32) for number in range(4)]
 # Few halves, so that ids share the first or the last.
 HALVES = st.sampled_from([bytes(8), bytes(7) + b"\1", b"\xff" * 8, b"\1" + bytes(7), b"\x80" + bytes(7)])
+APART_AND_MERGED = pytest.mark.parametrize("small", [0, 1 << 20], ids=["apart", "merged"])
 IDS = st.builds(lambda head, tail: head + tail, HALVES, HALVES)
+
+
+def add(index: Index, key: str, entries: Iterable[tuple[bytes, Location]], packs: dict[str, int]) -> None:
+    """Take in a segment as one that was read."""
+    index.add(key, read_segment(key, build_segment(entries, packs)))
 
 
 @st.composite
@@ -33,15 +41,16 @@ def segments(draw: st.DrawFn) -> tuple[dict[bytes, Location], dict[str, int]]:
     return entries, packs
 
 
+@APART_AND_MERGED
 @pytest.mark.property
-@given(st.lists(segments(), max_size=4), st.lists(IDS, max_size=10))
+@given(written=st.lists(segments(), max_size=4), asked=st.lists(IDS, max_size=10))
 def test_of_many_entries_of_a_chunk_the_first_of_the_lowest_depth_is_found(
-    written: list[tuple[dict[bytes, Location], dict[str, int]]], asked: list[bytes]
+    small: int, written: list[tuple[dict[bytes, Location], dict[str, int]]], asked: list[bytes]
 ) -> None:
-    index = Index()
+    index = Index(small)
     model: dict[bytes, Location] = {}
     for number, (entries, packs) in enumerate(written):
-        index.add(f"index/{number}", build_segment(entries.items(), packs))
+        add(index, f"index/{number}", entries.items(), packs)
         for one, place in entries.items():
             if one not in model or place.depth < model[one].depth:
                 model[one] = place
@@ -51,14 +60,15 @@ def test_of_many_entries_of_a_chunk_the_first_of_the_lowest_depth_is_found(
     assert len(index) == sum(len(entries) for entries, _ in written)
 
 
+@APART_AND_MERGED
 @pytest.mark.property
-@given(st.lists(segments(), min_size=1, max_size=3), st.sets(st.sampled_from(PACKS)))
+@given(written=st.lists(segments(), min_size=1, max_size=3), bad=st.sets(st.sampled_from(PACKS)))
 def test_a_copy_in_a_pack_that_is_not_damaged_is_preferred(
-    written: list[tuple[dict[bytes, Location], dict[str, int]]], bad: set[str]
+    small: int, written: list[tuple[dict[bytes, Location], dict[str, int]]], bad: set[str]
 ) -> None:
-    index = Index()
+    index = Index(small)
     for number, (entries, packs) in enumerate(written):
-        index.add(f"index/{number}", build_segment(entries.items(), packs))
+        add(index, f"index/{number}", entries.items(), packs)
     for pack in bad:
         assert index.distrust(pack) == (pack in index.packs)
         assert not index.distrust(pack)
@@ -72,8 +82,8 @@ def test_a_copy_in_a_pack_that_is_not_damaged_is_preferred(
 def test_packs_and_segments_are_remembered() -> None:
     index = Index()
     place = Location(PACKS[1], 52, 10, 20, 0, None)
-    index.add("index/a", build_segment([(b"a" * 16, place)], {PACKS[1]: 100, PACKS[2]: 200}))
-    index.add("index/b", build_segment([], {PACKS[3]: 48}))
+    add(index, "index/a", [(b"a" * 16, place)], {PACKS[1]: 100, PACKS[2]: 200})
+    add(index, "index/b", [], {PACKS[3]: 48})
     assert index.packs == {PACKS[1]: 100, PACKS[2]: 200, PACKS[3]: 48}
     assert index.segments == {"index/a": (PACKS[1], PACKS[2]), "index/b": (PACKS[3],)}
 
@@ -84,80 +94,63 @@ def test_an_empty_index_finds_nothing() -> None:
     assert len(Index()) == 0
 
 
-GOOD = build_segment(
-    [
-        (b"a" * 16, Location(PACKS[0], 52, 100, 200, 0, None)),
-        (b"b" * 16, Location(PACKS[1], 152, 100, 200, 1, b"a" * 16)),
-    ],
-    {PACKS[0]: 152, PACKS[1]: 252},
-)
-
-
-def u32(*numbers: int) -> bytes:
-    return b"".join(number.to_bytes(4, "little") for number in numbers)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"ids": GOOD.ids[:-1]},
-        {"ids": GOOD.ids[:16]},
-        {"ids": GOOD.ids + b"c" * 16},
-        {"pack": u32(0)},
-        {"pack": u32(0, 2)},
-        {"pack": u32(0, 0xFFFFFFFF)},
-        {"pack": u32(0, 1) + b"x"},
-        {"offset": u32(52, 47)},
-        {"offset": u32(53, 152)},
-        {"offset": u32(52, 0xFFFFFFFF)},
-        {"length": u32(101, 100)},
-        {"length": u32(100, 0xFFFFFFFF)},
-        {"raw": u32(200, (1 << 26) + 1)},
-        {"raw": b""},
-        {"depth": b"\0"},
-        {"depth": b"\1\1"},
-        {"depth": b"\0\0"},
-        {"bases": b""},
-        {"bases": b"a" * 15},
-        {"packs": [bytes(32)]},
-        {"packs": [bytes(32), b"short"]},
-        {"sizes": [152]},
-        {"sizes": [152, -1]},
-        {"sizes": [152, 47]},
-        {"sizes": [152, 1 << 63]},
-        {"packs": [], "sizes": []},
-    ],
-)
-def test_a_segment_that_contradicts_itself_is_damage_and_leaves_the_index_as_it_was(change: dict[str, object]) -> None:
+def test_many_small_segments_become_few_runs_and_large_ones_stay_as_they_are() -> None:
     index = Index()
-    index.add("index/good", GOOD)
-    with pytest.raises(DamagedError, match="index/bad") as error:
-        index.add("index/bad", msgspec.structs.replace(GOOD, **change))
-    assert error.value.obj == "index/bad"
-    assert len(index) == 2
-    assert list(index.segments) == ["index/good"]
-    assert index.find(b"b" * 16) == Location(PACKS[1], 152, 100, 200, 1, b"a" * 16)
+    rng = random.Random(1)
+    places = {}
+    for number, count in enumerate([5000, *[20] * 300, 9000, *[20] * 300]):
+        entries = {
+            rng.randbytes(16): Location(
+                PACKS[number % 4], 48 + rng.randrange(900), 9, 9, depth, b"b" * 16 if depth else None
+            )
+            for depth in rng.choices([0, 0, 3], k=count)
+        }
+        places |= entries
+        add(index, f"index/{number}", entries.items(), dict.fromkeys(PACKS, 1000))
+        if number % 50 == 0:
+            assert index.find_all(list(entries)) == list(entries.values())
+    assert index.find_all(list(places)) == list(places.values())
+    assert len(index._runs) <= 6
+    assert len(index) == len(places) == 26_000
+    assert {5000, 9000} <= {len(run) for run in index._runs}
 
 
-@pytest.mark.property
-@given(
-    st.builds(
-        Segment,
-        packs=st.lists(st.binary(max_size=33), max_size=2),
-        sizes=st.lists(st.integers(-1, 300), max_size=2),
-        ids=st.binary(max_size=40),
-        pack=st.binary(max_size=9),
-        offset=st.binary(max_size=9),
-        length=st.binary(max_size=9),
-        raw=st.binary(max_size=9),
-        depth=st.binary(max_size=3),
-        bases=st.binary(max_size=33),
-    )
-)
-@settings(max_examples=200)
-def test_any_segment_is_taken_in_or_is_damage(segment: Segment) -> None:
+def test_look_ups_are_right_while_segments_are_added() -> None:
     index = Index()
-    with contextlib.suppress(DamagedError):
-        index.add("index/x", segment)
-        assert len(segment.ids) == 16 * len(index)
-    assert index.find(bytes(16)) is None or len(index)
+    rng = random.Random(2)
+    segments = [
+        {rng.randbytes(16): Location(PACKS[0], 48 + number, 9, 9, 0, None) for _ in range(60)} for number in range(150)
+    ]
+    wrong = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            known = segments[: len(index.segments)]
+            wrong.extend(one for one in known if index.find_all(list(one)) != list(one.values()))
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number, entries in enumerate(segments):
+        add(index, f"index/{number}", entries.items(), {PACKS[0]: 1000})
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_an_index_takes_little_memory() -> None:
+    index = Index()
+    rng = random.Random(3)
+    count = 40_000
+    entries = [
+        (rng.randbytes(16), Location(PACKS[0], 48, 9, 9, n % 2, b"b" * 16 if n % 2 else None)) for n in range(count)
+    ]
+    plain = build_segment(entries, {PACKS[0]: 1000})
+    tracemalloc.start()
+    index.add("index/a", read_segment("index/a", plain))
+    assert index.find(entries[0][0]) == entries[0][1]
+    taken = len(plain) + tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken / count < 60

@@ -7,7 +7,7 @@ from memkeep.errors import UsageError
 from memkeep.storage.base import Storage
 from memkeep.storage.local import LocalStorage
 
-SCHEMES: dict[str, str] = {}
+SCHEMES: dict[str, str] = {"sftp": "memkeep.storage.sftp"}
 """Scheme of a URL -> module with a function `connect(url) -> Storage`, imported when such a URL is met."""
 
 

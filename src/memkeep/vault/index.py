@@ -1,26 +1,20 @@
-"""Where every chunk lies: immutable segments, one written by each backup, held in memory as sorted arrays.
+"""Where every chunk lies: immutable segments, held in memory as sorted runs of columns.
 
-A segment (plaintext, then zstd, then an envelope) is MessagePack of the struct below. Entries are in no special
-order. In memory a chunk costs about 60 bytes.
+A chunk costs 37 to 53 bytes. A look-up asks every run, so there are never many: small ones are merged into one.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import msgspec
-
-from memkeep.errors import DamagedError
-from memkeep.vault.codec import ID_SIZE, MAX_BLOB, MAX_CHUNK
-from memkeep.vault.crypto import HEADER_SIZE, TAG_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Columns = dict[str, NDArray[Any]]
+    from memkeep.vault.segment import Segment
 
-MAX_PACK = 1 << 32  # offsets are 32 bits
-_NAME_SIZE = 32
+SMALL = 4096  # entries, below which a run is merged with others like it; at least,
+_LARGE = 32768  # and at most:
+_PART = 16  # as many runs of the same length are no longer small
 
 
 class Location(NamedTuple):
@@ -34,44 +28,23 @@ class Location(NamedTuple):
     base: bytes | None
 
 
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """A segment as stored; parallel arrays, integers little endian."""
+class Columns(NamedTuple):
+    """Entries, one at each place of all arrays but `base`."""
 
-    packs: list[bytes]  # SHA-256 of each pack, 32 bytes
-    sizes: list[int]  # bytes of each pack
-    ids: bytes  # 16 bytes an entry
-    pack: bytes  # uint32: which of `packs`
-    offset: bytes  # uint32
-    length: bytes  # uint32: sealed bytes
-    raw: bytes  # uint32: bytes of the chunk
-    depth: bytes  # uint8: 0 a full chunk, else its base's depth + 1
-    bases: bytes  # 16 bytes for each entry with depth > 0, in order
+    head: "NDArray[Any]"  # uint64, the first half of the chunk's id; ascending
+    tail: "NDArray[Any]"  # uint64, the second
+    pack: "NDArray[Any]"  # uint32, a number of its pack
+    offset: "NDArray[Any]"  # uint32
+    length: "NDArray[Any]"  # uint32: sealed bytes
+    raw: "NDArray[Any]"  # uint32: bytes of the chunk
+    depth: "NDArray[Any]"  # uint8: 0 a full chunk, else its base's depth + 1
+    base: "NDArray[Any]"  # 16 bytes for each entry with depth > 0, in order
 
 
 def pack_key(digest: bytes) -> str:
     """Return the key of a pack."""
     name = digest.hex()
     return f"data/{name[:2]}/{name}"
-
-
-def build_segment(entries: Iterable[tuple[bytes, Location]], packs: dict[str, int]) -> Segment:
-    """Make a segment of new entries; `packs` gives sizes by key."""
-    import numpy as np
-
-    number = {name: position for position, name in enumerate(packs)}
-    listed = list(entries)
-    places = [place for _, place in listed]
-    return Segment(
-        packs=[bytes.fromhex(name.rpartition("/")[2]) for name in packs],
-        sizes=list(packs.values()),
-        ids=b"".join(chunk for chunk, _ in listed),
-        pack=np.array([number[place.pack] for place in places], "<u4").tobytes(),
-        offset=np.array([place.offset for place in places], "<u4").tobytes(),
-        length=np.array([place.length for place in places], "<u4").tobytes(),
-        raw=np.array([place.raw for place in places], "<u4").tobytes(),
-        depth=bytes(place.depth for place in places),
-        bases=b"".join(place.base for place in places if place.base is not None),
-    )
 
 
 class Index:
@@ -82,30 +55,31 @@ class Index:
     itself, although each writer saw another part of the whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, small: int = SMALL) -> None:
+        self._small = small
         self.packs: dict[str, int] = {}  # key -> bytes
         self.segments: dict[str, tuple[str, ...]] = {}  # segment key -> pack keys that it describes
-        self._keys: list[str] = []
-        self._parts: list[Columns] = []
-        self._sorted: Columns | None = None
+        self._keys: list[str] = []  # by number; a pack that two segments describe has two
+        self._runs: list[_Run] = []
+        self._settled = False
+        self._bad: NDArray[Any]
         self._distrusted: set[str] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         with self._lock:
-            return sum(len(part["head"]) for part in self._parts)
+            return sum(len(run) for run in self._runs)
 
-    def add(self, key: str, segment: Segment) -> None:
-        """Take in a segment; `DamagedError` when its arrays do not fit together or point out of their packs."""
-        part = _columns(key, segment)
-        keys = [pack_key(name) for name in segment.packs]
+    def add(self, key: str, segment: "Segment") -> None:
+        """Take in a segment."""
+        keys = tuple(name for name, _ in segment.packs)
         with self._lock:
-            part["pack"] = part["pack"] + len(self._keys)
+            if len(segment.columns.head):
+                self._runs = [*self._runs, _Run(segment.columns, len(self._keys))]
             self._keys.extend(keys)
-            self.packs.update(zip(keys, segment.sizes, strict=True))
-            self.segments[key] = tuple(keys)
-            self._parts.append(part)
-            self._sorted = None
+            self.packs.update(segment.packs)
+            self.segments[key] = keys
+            self._settled = False
 
     def distrust(self, pack: str) -> bool:
         """Prefer other copies of a damaged pack's chunks, and count those without one as absent when writing.
@@ -116,7 +90,7 @@ class Index:
             news = pack in self.packs and pack not in self._distrusted
             if news:
                 self._distrusted.add(pack)
-                self._sorted = None
+                self._settled = False
             return news
 
     def trusts(self, place: Location) -> bool:
@@ -132,98 +106,105 @@ class Index:
         import numpy as np
 
         found: list[Location | None] = [None] * len(chunks)
-        table = self._table()
-        if table is None or not len(table["head"]) or not chunks:
-            return found
-        head, tail = _split(b"".join(chunks))
-        at = table["head"].searchsorted(head)
-        at[at == len(table["head"])] = 0
-        alike = table["head"][at] == head
-        hit = alike & (table["tail"][at] == tail)
-        for position in np.flatnonzero(alike & ~hit).tolist():  # ids that agree in their first half: next to never
-            row = _walk(table, int(at[position]), int(tail[position]))
-            if row is not None:
-                at[position] = row
-                hit[position] = True
-        where = np.flatnonzero(hit)
-        rows = at[where]
-        values = [table[name][rows].tolist() for name in ("pack", "offset", "length", "raw", "depth", "base")]
-        for position, pack, offset, length, raw, depth, base in zip(where.tolist(), *values, strict=True):
-            found[position] = Location(self._keys[pack], offset, length, raw, depth, base if depth else None)
+        runs, bad = self._settle()
+        halves = np.frombuffer(b"".join(chunks), "<u8").reshape(-1, 2)
+        best = _Best(halves[:, 0].copy(), halves[:, 1].copy())
+        for number, run in enumerate(runs):
+            run.look(best, number, bad)
+        for number, run in enumerate(runs):
+            where = np.flatnonzero(best.run == number)
+            if len(where):
+                for position, place in zip(where.tolist(), run.places(best.row[where], self._keys), strict=True):
+                    found[position] = place
         return found
 
-    def _table(self) -> "Columns | None":
+    def _settle(self) -> "tuple[list[_Run], NDArray[Any]]":
+        """Return few runs that hold all entries, and of each pack by number whether it is distrusted."""
         import numpy as np
 
         with self._lock:
-            if self._sorted is None and self._parts:
-                joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-                bad = np.array([key in self._distrusted for key in self._keys], bool)
-                order = (joined["depth"] + bad[joined["pack"]] * np.uint16(256)).argsort(kind="stable")
-                order = order[joined["head"][order].argsort(kind="stable")]
-                self._sorted = {name: column[order] for name, column in joined.items()}
-                self._parts = [self._sorted]
-            return self._sorted
+            if not self._settled:
+                least = max(self._small, min(sum(len(run) for run in self._runs) // _PART, _LARGE))
+                small = [run for run in self._runs if len(run) < least]
+                if len(small) > 1:
+                    self._runs = [*(run for run in self._runs if len(run) >= least), _merged(small)]
+                self._bad = np.array([key in self._distrusted for key in self._keys], bool)
+                self._settled = True
+            return self._runs, self._bad
 
 
-def _columns(key: str, segment: Segment) -> "Columns":
-    """Return a segment's arrays, of which all are as long as there are entries."""
+class _Best:
+    """Ids that are looked for, and the best entry of each so far: its rank, its run (-1: none) and its row there."""
+
+    def __init__(self, head: "NDArray[Any]", tail: "NDArray[Any]") -> None:
+        import numpy as np
+
+        self.head = head
+        self.tail = tail
+        self.rank = np.full(len(head), np.iinfo(np.uint64).max, np.uint64)
+        self.run = np.full(len(head), -1, np.int32)
+        self.row = np.zeros(len(head), np.intp)
+
+
+class _Run:
+    """Entries in the order of their heads; their packs are numbered from `first` on. Nothing in it changes."""
+
+    def __init__(self, columns: Columns, first: int) -> None:
+        import numpy as np
+
+        self.columns = columns
+        self.first = first
+        # Which of the deltas an entry is, counted from 1.
+        self.deltas = np.cumsum(columns.depth > 0, dtype=np.uint32) if len(columns.base) else None
+
+    def __len__(self) -> int:
+        return len(self.columns.head)
+
+    def look(self, best: _Best, number: int, bad: "NDArray[Any]") -> None:
+        """Enter into `best` what is better here, in the run of this number."""
+        import numpy as np
+
+        table = self.columns
+        row = table.head.searchsorted(best.head)
+        wanted = np.flatnonzero(table.head.take(row, mode="clip") == best.head)
+        row = row[wanted]
+        while len(wanted):
+            same = table.tail[row] == best.tail[wanted]
+            hits, rows = wanted[same], row[same]
+            pack = table.pack[rows].astype(np.uint64) + np.uint64(self.first)
+            rank = (bad[pack] * np.uint64(256) + table.depth[rows]) * np.uint64(1 << 32) + pack
+            better = rank < best.rank[hits]
+            hits = hits[better]
+            best.rank[hits] = rank[better]
+            best.run[hits] = number
+            best.row[hits] = rows[better]
+            # Next to never: an id that was stored twice, or that agrees with another in its first half.
+            row = row + 1
+            again = table.head.take(row, mode="clip") == best.head[wanted]
+            again &= row < len(table.head)
+            wanted, row = wanted[again], row[again]
+
+    def places(self, rows: "NDArray[Any]", keys: Sequence[str]) -> Iterator[Location]:
+        """Yield the places of some rows; `keys` are the keys of packs by number."""
+        table = self.columns
+        depth = table.depth[rows].tolist()
+        bases: list[bytes | None] = [None] * len(depth)
+        if self.deltas is not None:
+            # A full chunk gets some other's base at first.
+            some = table.base[self.deltas[rows].astype("i8") - 1].tolist()
+            bases = [base if deep else None for base, deep in zip(some, depth, strict=True)]
+        packs = [keys[pack + self.first] for pack in table.pack[rows].tolist()]
+        numbers = [column[rows].tolist() for column in (table.offset, table.length, table.raw)]
+        return map(Location, packs, *numbers, depth, bases)
+
+
+def _merged(runs: "list[_Run]") -> _Run:
+    """Return one run of the entries of several."""
     import numpy as np
 
-    count = len(segment.ids) // ID_SIZE
-    depth = np.frombuffer(segment.depth, np.uint8)
-    numbers = [segment.pack, segment.offset, segment.length, segment.raw]
-    fits = (
-        len(segment.ids) == count * ID_SIZE
-        and len(depth) == count
-        and all(len(column) == count * 4 for column in numbers)
-        and len(segment.bases) == int(np.count_nonzero(depth)) * ID_SIZE
-        and len(segment.packs) == len(segment.sizes)
-        and all(len(name) == _NAME_SIZE for name in segment.packs)
-        and all(HEADER_SIZE <= size <= MAX_PACK + MAX_BLOB + TAG_SIZE for size in segment.sizes)
-    )
-    if not fits:
-        raise _bad(key)
-    pack, offset, length, raw = (np.frombuffer(column, "<u4") for column in numbers)
-    if count:
-        if int(pack.max()) >= len(segment.packs):
-            raise _bad(key)
-        ends = offset.astype(np.int64) + length
-        inside = (offset >= HEADER_SIZE) & (ends <= np.array(segment.sizes, np.int64)[pack])
-        if not inside.all() or int(raw.max()) > MAX_CHUNK or int(length.max()) > MAX_BLOB + TAG_SIZE:
-            raise _bad(key)
-    head, tail = _split(segment.ids)
-    base = np.zeros(count, f"V{ID_SIZE}")
-    base[depth > 0] = np.frombuffer(segment.bases, f"V{ID_SIZE}")
-    return {
-        "head": head,
-        "tail": tail,
-        "pack": pack,
-        "offset": offset,
-        "length": length,
-        "raw": raw,
-        "depth": depth,
-        "base": base,
-    }
-
-
-def _split(ids: bytes) -> "tuple[NDArray[Any], NDArray[Any]]":
-    """Return the two halves of ids as numbers, in the machine's own byte order: it only has to be the same for all."""
-    import numpy as np
-
-    halves = np.frombuffer(ids, np.uint64).reshape(-1, 2)
-    return halves[:, 0].copy(), halves[:, 1].copy()
-
-
-def _walk(table: "Columns", row: int, tail: int) -> int | None:
-    """Return the first row from `row` on that has the same head and this tail."""
-    head = table["head"][row]
-    while row < len(table["head"]) and table["head"][row] == head:
-        if int(table["tail"][row]) == tail:
-            return row
-        row += 1
-    return None
-
-
-def _bad(key: str) -> DamagedError:
-    return DamagedError(f"{key} is not an index segment", obj=key)
+    numbered = [run.columns._replace(pack=run.columns.pack + np.uint32(run.first)) for run in runs]
+    joined = Columns(*(np.concatenate(parts) for parts in zip(*numbered, strict=True)))
+    order = joined.head.argsort()
+    deltas = np.cumsum(joined.depth > 0)[order][joined.depth[order] > 0] - 1
+    sorted_columns = (column[deltas if name == "base" else order] for name, column in joined._asdict().items())
+    return _Run(Columns(*sorted_columns), 0)

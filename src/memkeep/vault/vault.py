@@ -1,6 +1,7 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
@@ -20,16 +21,17 @@ from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, St
 from memkeep.vault import codec, crypto
 from memkeep.vault import format as layout
 from memkeep.vault.crypto import Keys, Slot
-from memkeep.vault.index import Index, Segment
+from memkeep.vault.index import Index
 from memkeep.vault.reader import Reader, pieces
+from memkeep.vault.segment import Segment, read_segment
 from memkeep.vault.writer import Writer, put_seal
 
 MAX_OBJECT = 1 << 28  # bytes of an object other than a pack, as stored and decompressed
 _SLOT = msgspec.json.Decoder(Slot)
 _SEAL = msgspec.json.Decoder(layout.Seal)
 _MANIFEST = msgspec.json.Decoder(Snapshot)
-_SEGMENT = msgspec.msgpack.Decoder(Segment)
 _IMAGE = msgspec.msgpack.Decoder(PartImage)
+_NEAR, _FAR = 2, 8  # index segments read at once: for cores, or for answers from far away
 T = TypeVar("T")
 
 
@@ -168,18 +170,23 @@ class Vault:
         return next((layout.SNAPSHOTS + name for name, one in self._manifests.items() if part in one.parts), "")
 
     def _load_index(self) -> None:
-        for stat in sorted(self.storage.list(layout.INDEX)):
-            if stat.key in self.index.segments:
-                continue
-            try:
-                plain = self.keys.open_envelope(crypto.INDEX, _get(self.storage, stat), stat.key)
-                data = codec.inflate(plain, MAX_OBJECT, stat.key)
-                segment = _decoded(_SEGMENT, data, stat.key, stat.key)
-                self.index.add(stat.key, segment)
-            except ObjectMissingError:
-                continue  # listed and then pruned by another process
-            except DamagedError as error:
-                self._note(error)
+        """Read the segments that are not in the index, several at a time: hashing and decrypting run side by side."""
+        new = [stat for stat in sorted(self.storage.list(layout.INDEX)) if stat.key not in self.index.segments]
+        with ThreadPoolExecutor(_NEAR if self.storage.capabilities.near else _FAR, "memkeep-index") as pool:
+            for stat, got in zip(new, pool.map(self._segment, new), strict=True):
+                if isinstance(got, DamagedError):
+                    self._note(got)
+                elif got is not None:
+                    self.index.add(stat.key, got)
+
+    def _segment(self, stat: Stat) -> Segment | DamagedError | None:
+        try:
+            plain = self.keys.open_envelope(crypto.INDEX, _get(self.storage, stat), stat.key)
+            return read_segment(stat.key, plain)
+        except ObjectMissingError:
+            return None  # listed and then pruned by another process
+        except DamagedError as error:
+            return error
 
     def _note(self, error: DamagedError) -> None:
         if all(error.obj != known.obj for known in self.damaged):
@@ -314,7 +321,9 @@ def _get(storage: Storage, stat: Stat) -> bytes:
     return data
 
 
-def _decoded(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, what: str, obj: str = "") -> T:
+def _decoded(
+    decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes | memoryview, what: str, obj: str = ""
+) -> T:
     """Return what a decoder gives; `DamagedError` for whatever it raises over bytes that are not of its type."""
     try:
         return decoder.decode(data)

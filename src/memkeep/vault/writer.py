@@ -21,9 +21,10 @@ from memkeep.vault import codec
 from memkeep.vault import format as layout
 from memkeep.vault.crypto import INDEX, SEAL, SNAPSHOT, Keys
 from memkeep.vault.cut import Pieces, Source, cut
-from memkeep.vault.index import Index, build_segment
+from memkeep.vault.index import Index
 from memkeep.vault.pack import Pack
 from memkeep.vault.reader import Reader, chunk_id, split_ids
+from memkeep.vault.segment import build_segment, read_segment
 
 PACK_SIZE = 16 << 20
 BATCH_CHUNKS = 32  # encoded by one thread at a time,
@@ -292,12 +293,11 @@ class Writer:
         if not self._packs:
             return
         packs = {pack.key: pack.size for pack in self._packs}
-        segment = build_segment([entry for pack in self._packs for entry in pack.entries()], packs)
-        plain = zstandard.ZstdCompressor(level=3).compress(msgspec.msgpack.encode(segment))
+        plain = build_segment([entry for pack in self._packs for entry in pack.entries()], packs)
         data = self._keys.envelope(INDEX, plain)
         key = layout.INDEX + layout.digest_of(data)
         self._put_last(key, data)
-        self._index.add(key, segment)
+        self._index.add(key, read_segment(key, plain))
         self.objects += [*packs, key]
         self._packs.clear()
 
