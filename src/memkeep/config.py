@@ -41,6 +41,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NewType, TypeVar, get_args, get_origin
 
@@ -49,6 +50,7 @@ import msgspec
 from memkeep.errors import UsageError
 from memkeep.model import Role, Value
 
+_PERIOD = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s?)?")
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -198,6 +200,15 @@ def _amount(text: str, ending: str, what: str) -> int:
     if amount < 1:
         raise ValueError(f"{text!r} is not {what}")
     return amount
+
+
+def period(text: str, name: str) -> timedelta:
+    """Return a length of time such as `24h`, `90m`, `1d12h` or `0`; `UsageError` names what it was given for."""
+    found = _PERIOD.fullmatch(text.replace(" ", ""))
+    if found is None or not text.strip():
+        raise UsageError(f"{name}: {text!r} is no length of time such as 24h, 90m or 2d", hint="memkeep --help")
+    days, hours, minutes, seconds = (int(number or 0) for number in found.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 def vault_settings(config: Config, given: str) -> VaultSettings:

@@ -12,6 +12,7 @@ vault.diff(report.id, "~/.openclaw/memory").changed
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from os import PathLike
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from memkeep.ops.diff import DiffResult
 from memkeep.ops.history import HistoryResult
 from memkeep.ops.open import Ask, InitResult
 from memkeep.ops.pack import PackResult
+from memkeep.ops.prune import PruneResult
 from memkeep.ops.restore import RestoreResult
 from memkeep.ops.search import SearchResult
 from memkeep.ops.snapshots import ShowResult, SnapshotList
@@ -158,6 +160,12 @@ class OpenVault:
 
         lock = Lock(recipients=tuple(recipients), passphrase=passphrase)
         return pack(self._vault, snapshot, Path(file), secrets=secrets, lock=lock, events=events)
+
+    def prune(self, *, grace: timedelta | None = None, dry_run: bool = False, events: Events = SILENT) -> PruneResult:
+        """Give back the space of what no snapshot needs any more; the default grace fits the kind of storage."""
+        from memkeep.ops.prune import prune
+
+        return prune(self._vault, grace=grace, dry_run=dry_run, events=events)
 
     def diff(self, a: str, b: str) -> DiffResult:
         """Compare two sides: a snapshot's name, `latest`, or the path of a live store."""

@@ -148,7 +148,7 @@ def test_a_base_that_cannot_be_read_costs_space_and_not_the_backup() -> None:
 def test_a_writer_that_failed_refuses_to_go_on(number: int) -> None:
     storage = MemoryStorage()
     vault, _ = vaults.create(storage, "pw")
-    vault.storage = FaultyStorage(storage, Fault(call="put_new", number=number, kind="full"))
+    vault.storage = FaultyStorage(storage, Fault(call="put_new", prefix="data/", number=number, kind="full"))
     snapshot = take(opened(MemoryStorageCopy(storage)), DAYS[0], created="x")
     with vault.writer() as one:
 

@@ -76,6 +76,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.history import HistoryResult
     from memkeep.ops.open import InitResult
     from memkeep.ops.pack import PackResult
+    from memkeep.ops.prune import PruneResult
     from memkeep.ops.restore import RestoreResult
     from memkeep.ops.run import RunResult
     from memkeep.ops.search import SearchResult
@@ -98,6 +99,7 @@ def result_types() -> dict[str, Any]:
         "search": SearchResult,
         "restore": RestoreResult,
         "pack": PackResult,
+        "prune": PruneResult,
         "demo": DemoResult,
         "completion": Completion,
     }

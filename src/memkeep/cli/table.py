@@ -21,6 +21,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "restore": "Bring a snapshot back, into a new folder or in place.",
         "pack": "Write one snapshot into one file for another machine.",
     },
+    "Tidy": {
+        "prune": "Give back the space of what no snapshot needs any more.",
+    },
     "Learn": {
         "demo": "See all of it work in seconds, on a store made for the purpose.",
         "completion": "Print the completion script of a shell.",

@@ -30,7 +30,7 @@ from memkeep.ops import secrets
 from memkeep.ops.compare import UNREADABLE
 from memkeep.ops.freeze import Held, Moment, freeze
 from memkeep.ops.in_place import refuse_interrupted
-from memkeep.ops.prove import Packs, chunks_of, packs_of, read_back
+from memkeep.ops.prove import MARKED, Packs, chunks_of, packs_of, read_back, still_there
 from memkeep.ops.scratch import scratch
 from memkeep.ops.store_part import Scan, store_part
 from memkeep.records.summary import summarise
@@ -121,7 +121,7 @@ def failed_store(path: str, error: MemkeepError, *, system: str = "") -> FailedS
 def _take(
     vault: Vault, store: Store, *, secrets: bool, tag: str | None, label: str | None, verify: bool, events: Events
 ) -> SnapshotReport:
-    """Take a snapshot; where the vault turns out to be damaged, store again what the snapshot needs of the damaged."""
+    """Take a snapshot; store again what it needs of packs that turn out to be damaged, or that a prune has marked."""
     healed: list[Finding] = []
     old = set(vault.index.packs)  # where what is written now is damaged at once, writing it again would never end
     while True:
@@ -129,6 +129,8 @@ def _take(
         try:
             return run.take(tag=tag, label=label, verify=verify)
         except DamagedError as error:
+            if error.code == MARKED:
+                continue  # a prune came between; what it marked is not leaned on again
             if error.obj not in old or any(error.obj == one.object for one in healed):
                 raise
             vault.index.distrust(error.obj)
@@ -225,6 +227,7 @@ class _Run:
                 memkeep=__version__,
             )
             self._events.step("committing")
+            still_there(self._vault, chunks_of(summaries, images))
             return self._report(writer.commit(snapshot, *self._vault.next_seal()))
 
     def _choose(self) -> list[Part]:

@@ -65,9 +65,7 @@ def init_vault(
 
 def _refuse_strangers(root: Path) -> None:
     """Refuse a folder with something in it that is no vault's, such as a store, save what a killed `init` left."""
-    own = {format.CONFIG, TMP, "lost+found"} | {
-        prefix.rstrip("/") for prefix in (format.KEYS, format.DATA, format.INDEX, format.SNAPSHOTS, format.SEALS)
-    }
+    own = {format.CONFIG, TMP, "lost+found", *(prefix.rstrip("/") for prefix in format.PREFIXES)}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         strangers = sorted(path.name for path in root.iterdir() if path.name not in own)
         if strangers:

@@ -8,8 +8,11 @@ from memkeep.errors import DamagedError
 from memkeep.events import Events
 from memkeep.model import PartImage, PartSummary
 from memkeep.storage.base import ObjectMissingError, Storage
+from memkeep.vault import format
 from memkeep.vault.reader import split_ids
 from memkeep.vault.vault import Vault
+
+MARKED = "pack_marked"
 
 
 class Packs:
@@ -21,7 +24,8 @@ class Packs:
 
     def present(self, packs: Iterable[str]) -> list[DamagedError]:
         """Return an error for each pack that is missing or has another size than the index says."""
-        return [error for pack in packs if (error := _absent(self._vault, pack)) is not None]
+        there = {stat.key: stat.size for stat in self._vault.storage.list(format.DATA)}
+        return [error for pack in packs if (error := _absent(pack, there.get(pack), self._vault)) is not None]
 
     def intact(self, packs: Sequence[str], events: Events) -> list[DamagedError]:
         """Return an error for each pack whose bytes do not have the SHA-256 that is its name."""
@@ -98,11 +102,22 @@ def read_back(
             pass
 
 
-def _absent(vault: Vault, pack: str) -> DamagedError | None:
+def still_there(vault: Vault, chunks: set[bytes]) -> None:
+    """Raise `DamagedError` for a pack that a snapshot about to be committed leans on and that a prune has marked."""
+    vault.refresh()
+    packs = packs_of(vault, chunks)
+    errors = Packs(vault).present(packs)
+    marked = {key for mark in vault.marks().values() for key in mark.objects}
+    errors += [
+        DamagedError(f"{pack} is about to be removed", obj=pack, code=MARKED) for pack in packs if pack in marked
+    ]
+    if errors:
+        raise errors[0]
+
+
+def _absent(pack: str, size: int | None, vault: Vault) -> DamagedError | None:
     want = vault.index.packs[pack]
-    try:
-        size = vault.storage.stat(pack).size
-    except ObjectMissingError:
+    if size is None:
         return DamagedError(f"{pack} is missing", obj=pack)
     if size != want:
         return DamagedError(f"{pack} has {size} bytes, not the {want} that were written", obj=pack)

@@ -6,6 +6,8 @@
     index/<sha256>                where chunks lie, one segment a backup
     snapshots/<sha256>            manifests; writing one is what makes a snapshot
     seals/<number>-<sha256>       a log of what was added, so that a removed snapshot or key is noticed
+    leases/<sha256>               who is at work in the vault, and until when
+    marks/<sha256>                what a prune is going to remove, and when
 
 <sha256> is the hex SHA-256 of the object's bytes as stored.
 """
@@ -21,7 +23,11 @@ from memkeep.errors import DamagedError, UnsupportedError
 VERSION = 1
 CONFIG = "config"
 KEYS, DATA, INDEX, SNAPSHOTS, SEALS = "keys/", "data/", "index/", "snapshots/", "seals/"
-_NAME = re.compile(r"(keys/|index/|snapshots/|data/(?P<two>[0-9a-f]{2})/|seals/[0-9]{8,18}-)(?P<digest>[0-9a-f]{64})")
+LEASES, MARKS = "leases/", "marks/"
+PREFIXES = (KEYS, DATA, INDEX, SNAPSHOTS, SEALS, LEASES, MARKS)
+_NAME = re.compile(
+    r"(keys/|index/|snapshots/|leases/|marks/|data/(?P<two>[0-9a-f]{2})/|seals/[0-9]{8,18}-)(?P<digest>[0-9a-f]{64})"
+)
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -45,6 +51,27 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
     objects: tuple[str, ...] = ()  # keys of the packs and index segments written with them
     keys: tuple[str, ...]  # all key slots at that moment
     forgotten: tuple[str, ...] = ()  # objects that were removed on purpose
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is at work in the vault. One that is neither renewed nor taken away ends by itself."""
+
+    what: str  # the verb
+    exclusive: bool  # False: a backup, of which there may be many
+    host: str
+    user: str
+    pid: int
+    machine: str  # the host's boot and the process's pid namespace: where `pid` means something
+    since: str  # ISO 8601, when the work began
+    expires: str  # ISO 8601
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prune is going to remove, unless a snapshot turns out to need it."""
+
+    created: str
+    ready: str  # ISO 8601, when it may be removed
+    objects: tuple[str, ...]  # keys of packs and index segments
 
 
 def digest_of(data: bytes) -> str:

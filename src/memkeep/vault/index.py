@@ -4,8 +4,10 @@ A chunk costs 37 to 53 bytes. A look-up asks every run, so there are never many:
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memkeep.vault.codec import ID_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,6 +119,17 @@ class Index:
                 for position, place in zip(where.tolist(), run.places(best.row[where], self._keys), strict=True):
                     found[position] = place
         return found
+
+    def entries(self, packs: Container[str]) -> Iterator[tuple[bytes, Location]]:
+        """Yield every entry of the chunks that lie in some packs, with its place there."""
+        import numpy as np
+
+        wanted = np.array([key in packs for key in self._keys], bool)
+        for run in self._settle()[0]:
+            rows = np.flatnonzero(wanted[run.columns.pack + np.uint32(run.first)])
+            ids = np.stack([run.columns.head[rows], run.columns.tail[rows]], axis=1).astype("<u8").tobytes()
+            for number, place in enumerate(run.places(rows, self._keys)):
+                yield ids[number * ID_SIZE : (number + 1) * ID_SIZE], place
 
     def _settle(self) -> "tuple[list[_Run], NDArray[Any]]":
         """Return few runs that hold all entries, and of each pack by number whether it is distrusted."""

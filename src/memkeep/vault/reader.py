@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -29,8 +29,11 @@ _CIPHERS = 512  # kept; nothing depends on how many
 class Reader:
     """Chunks by id. Safe to use from several threads."""
 
-    def __init__(self, storage: Storage, keys: Keys, index: Index) -> None:
+    def __init__(
+        self, storage: Storage, keys: Keys, index: Index, *, missing: Callable[[], None] = lambda: None
+    ) -> None:
         self._storage = storage
+        self._missing = missing  # called when a pack is gone: a prune may have put its chunks elsewhere
         self._keys = keys
         self._index = index
         self._ciphers: OrderedDict[str, Cipher] = OrderedDict()
@@ -52,6 +55,8 @@ class Reader:
             except DamagedError as error:
                 if not self._index.distrust(error.obj):
                     raise
+                if isinstance(error.__cause__, ObjectMissingError):
+                    self._missing()
 
     def chunks(self, wanted: Sequence[bytes], pool: ThreadPoolExecutor | None = None) -> Iterator[bytes]:
         """Yield chunks in the order of their ids, reading ahead."""

@@ -1,8 +1,9 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
 import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +12,8 @@ from memkeep import clock
 from memkeep.errors import (
     DamagedError,
     RefusedError,
+    StorageError,
+    StorageUnreachableError,
     StoreError,
     UnsupportedError,
     VaultMissingError,
@@ -22,6 +25,7 @@ from memkeep.vault import codec, crypto
 from memkeep.vault import format as layout
 from memkeep.vault.crypto import Keys, Slot
 from memkeep.vault.index import Index
+from memkeep.vault.lease import Held
 from memkeep.vault.reader import Reader, pieces
 from memkeep.vault.segment import Segment, read_segment
 from memkeep.vault.writer import Writer, put_seal
@@ -30,6 +34,7 @@ MAX_OBJECT = 1 << 28  # bytes of an object other than a pack, as stored and deco
 _SLOT = msgspec.json.Decoder(Slot)
 _SEAL = msgspec.json.Decoder(layout.Seal)
 _MANIFEST = msgspec.json.Decoder(Snapshot)
+_MARK = msgspec.json.Decoder(layout.Mark)
 _IMAGE = msgspec.msgpack.Decoder(PartImage)
 _NEAR, _FAR = 2, 8  # index segments read at once: for cores, or for answers from far away
 T = TypeVar("T")
@@ -44,17 +49,69 @@ class Vault:
         self.keys = keys
         self.damaged: list[DamagedError] = []  # what `open` and `snapshots` could not read, by object
         self.index = Index()
-        self.reader = Reader(storage, keys, self.index)
+        self.reader = Reader(storage, keys, self.index, missing=self.refresh)
         self._manifests: dict[str, Snapshot] = {}
-        self._load_index()
+        self.refresh()
 
-    def writer(self, *, check: bool = False) -> Writer:
-        """Return a writer for one snapshot; with `check` every blob is decoded again before it is stored."""
-        return Writer(self.storage, self.keys, self.index, self.reader, check=check)
+    @contextmanager
+    def writer(self, *, check: bool = False) -> Iterator[Writer]:
+        """Lend a writer for one snapshot; with `check` every blob is decoded again before it is stored.
+
+        A lease tells prunes that what looks unused may soon be needed. Where lists may be stale it would tell nothing:
+        there a prune waits for longer than any backup takes.
+        """
+        with ExitStack() as stack:
+            alive = None
+            if self.storage.capabilities.fresh:
+                alive = stack.enter_context(self.lease("backup", exclusive=False)).renew
+                self.refresh()  # a mark that was set before the lease is seen now, one set later saw the lease
+            writer = Writer(
+                self.storage, self.keys, self.index, self.reader, check=check, alive=alive or (lambda: None)
+            )
+            yield stack.enter_context(writer)
 
     def refresh(self) -> None:
-        """Read index segments that other processes have added."""
+        """Read what other processes have added to the index, and distrust the packs that a prune has marked."""
         self._load_index()
+        for mark in self.marks().values():
+            for key in mark.objects:
+                self.index.distrust(key)
+
+    def lease(self, what: str, *, exclusive: bool) -> Held:
+        """Return a context that holds a lease; entering it raises `VaultLeasedError` when another excludes it."""
+        return Held(self.storage, self.keys, what, exclusive=exclusive)
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Remove snapshots by their whole ids, damaged ones too; a crash leaves each whole or gone.
+
+        Raises `VaultLeasedError` while another process removes things. The space is given back by a prune.
+        """
+        keys = [layout.SNAPSHOTS + name for name in names]
+        with self.lease("forget", exclusive=True):
+            refused = self.remove(keys)
+        for name in names:
+            self._manifests.pop(name, None)
+        self.damaged = [error for error in self.damaged if error.obj not in keys]
+        if refused:
+            raise refused[0]
+
+    def remove(self, keys: Sequence[str]) -> list[StorageError]:
+        """Remove objects: first a seal says that they may be missing, then they go. Hold a lease.
+
+        Returns an error for each object that the storage does not give up; raises what befalls the seal.
+        """
+        seal, number = self.next_seal()
+        put_seal(self.storage, self.keys, msgspec.structs.replace(seal, forgotten=tuple(keys)), number)
+        return remove_all(self.storage, keys)
+
+    def marks(self) -> dict[str, layout.Mark]:
+        """Return what prunes have marked, by key; what is no mark is left out: it only costs space."""
+        found = {}
+        for stat in self.storage.list(layout.MARKS):
+            with suppress(ObjectMissingError, DamagedError):
+                plain = self.keys.open_envelope(crypto.MARK, _get(self.storage, stat), stat.key)
+                found[stat.key] = _decoded(_MARK, plain, stat.key, stat.key)
+        return found
 
     def snapshots(self) -> list[Snapshot]:
         """Return every readable snapshot, oldest first; unreadable manifests are noted in `damaged`."""
@@ -121,7 +178,10 @@ class Vault:
         return found
 
     def log(self) -> tuple[dict[str, layout.Seal], list[DamagedError]]:
-        """Return the readable entries of the log, by key, and an error for each other."""
+        """Return the readable entries of the log, by key, and an error for each other.
+
+        An entry that another forgets says nothing any more, although it may still be there.
+        """
         found, damaged = {}, []
         for stat in self.storage.list(layout.SEALS):
             try:
@@ -131,10 +191,14 @@ class Vault:
                 continue  # listed and then removed by another process
             except DamagedError as error:
                 damaged.append(error)
-        return found, damaged
+        over = {key for seal in found.values() for key in seal.forgotten}
+        return {key: seal for key, seal in found.items() if key not in over}, damaged
 
     def next_seal(self) -> tuple[layout.Seal, int]:
-        """Return the seal that the next commit completes, and its number. Takes in snapshots that have none yet."""
+        """Return the seal that the next commit completes, and its number.
+
+        It takes in what has none yet: snapshots and objects of a backup that was interrupted.
+        """
         seals, damaged = self.log()
         for error in damaged:
             self._note(error)  # a damaged log must not stop a backup; verify names it
@@ -142,11 +206,10 @@ class Vault:
         last = max((seal_number(name) for name in names), default=0)
         known = {key for seal in seals.values() for key in (*seal.snapshots, *seal.forgotten)}
         unsealed = tuple(sorted(stat.key for stat in self.storage.list(layout.SNAPSHOTS) if stat.key not in known))
-        objects: dict[str, None] = {}
-        if unsealed:
-            listed = {key for seal in seals.values() for key in (*seal.objects, *seal.forgotten)}
-            for segment, packs in self.index.segments.items():
-                objects |= dict.fromkeys(key for key in (*packs, segment) if key not in listed)
+        listed = {key for seal in seals.values() for key in (*seal.objects, *seal.forgotten)}
+        objects = dict.fromkeys(
+            key for segment, packs in self.index.segments.items() for key in (*packs, segment) if key not in listed
+        )
         seal = layout.Seal(
             created=clock.now().isoformat(),
             previous=tuple(name for name in names if seal_number(name) == last),
@@ -193,11 +256,31 @@ class Vault:
             self.damaged.append(error)
 
 
+def remove_all(storage: Storage, keys: Iterable[str]) -> list[StorageError]:
+    """Remove objects, also those that are gone already; return an error for each that the storage does not give up."""
+    refused = []
+    for key in keys:
+        try:
+            storage.delete(key)
+        except ObjectMissingError:
+            continue
+        except StorageUnreachableError:
+            raise
+        except StorageError as error:
+            refused.append(error)
+    return refused
+
+
 def create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
     """Make a vault in an empty storage; return it and, when encrypted, the recovery key to write down.
 
     Key slots and the first seal come first, `config` last: a crash leaves no vault rather than half of one.
     """
+    with Held(storage, Keys(None, ""), "init", exclusive=True):
+        return _create(storage, password)
+
+
+def _create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
     if exists(storage):
         raise _taken(storage)
     if _holds_backups(storage):

@@ -5,7 +5,7 @@ at any instant leaves packs that nobody refers to; the next backup of the same b
 names.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple, Self, TypeVar
@@ -21,7 +21,7 @@ from memkeep.vault import codec
 from memkeep.vault import format as layout
 from memkeep.vault.crypto import INDEX, SEAL, SNAPSHOT, Keys
 from memkeep.vault.cut import Pieces, Source, cut
-from memkeep.vault.index import Index
+from memkeep.vault.index import Index, Location
 from memkeep.vault.pack import Pack
 from memkeep.vault.reader import Reader, chunk_id, split_ids
 from memkeep.vault.segment import build_segment, read_segment
@@ -75,8 +75,18 @@ class Writer:
     error of storage does not: it is raised by the call that meets it and by every later one.
     """
 
-    def __init__(self, storage: Storage, keys: Keys, index: Index, reader: Reader, *, check: bool = False) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        keys: Keys,
+        index: Index,
+        reader: Reader,
+        *,
+        check: bool = False,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self._storage = storage
+        self._alive = alive  # called now and then while the writer works
         self._keys = keys
         self._index = index
         self._reader = reader
@@ -86,7 +96,8 @@ class Writer:
         self._encoding: list[Future[list[_Blob]]] = []
         self._pack = Pack(keys)
         self._upload: Future[int] | None = None
-        self._packs: list[Pack] = []  # finished, in order; those before the last are stored
+        self._stored: list[Pack] = []  # durable, and in no index segment yet
+        self._described = 0  # packs in this writer's segments
         self._workers = ThreadPoolExecutor(2, "memkeep-encode")
         self._uploader = ThreadPoolExecutor(1, "memkeep-upload")
         self.objects: list[str] = []  # the packs and segments that were written
@@ -248,12 +259,32 @@ class Writer:
         pack, self._pack = self._pack, Pack(self._keys)
         # At most two packs in memory: the one being filled and the one being written.
         self._wait()
-        self._packs.append(pack)
         self._upload = self._uploader.submit(self._store, pack)
 
     def _store(self, pack: Pack) -> int:
-        added = self._put(pack.close(), pack.buffers)
+        """Store a pack, on the uploader, and now and then a segment: what it names a later run need not send again.
+
+        Segments come at first after every pack, then after an eighth of those before: few segments, little to lose.
+        """
+        added = put_named(self._storage, pack.close(), pack.buffers)
         pack.buffers.clear()
+        self._stored.append(pack)
+        self._alive()
+        if len(self._stored) > self._described // 8:
+            added += self._describe()
+        return added
+
+    def _describe(self) -> int:
+        """Write the index segment of the stored packs; return its bytes."""
+        packs = {pack.key: pack.size for pack in self._stored}
+        if not packs:
+            return 0
+        key, added = put_segment(
+            self._storage, self._keys, self._index, [entry for pack in self._stored for entry in pack.entries()], packs
+        )
+        self.objects += [*packs, key]
+        self._described += len(packs)
+        self._stored.clear()
         return added
 
     def _wait(self) -> None:
@@ -261,11 +292,6 @@ class Writer:
         if self._upload is not None:
             self.added_bytes += self._settled(self._upload)
             self._upload = None
-
-    def _put(self, key: str, buffers: list[bytes]) -> int:
-        with suppress(ObjectExistsError):  # the name is the content: what is there is what we would write
-            return self._storage.put_new(key, buffers)
-        return 0
 
     def _settled(self, future: Future[T]) -> T:
         try:
@@ -282,24 +308,15 @@ class Writer:
     # -- finishing ----------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Make every chunk durable and known: packs, then one index segment."""
+        """Make every chunk durable and known: packs, then their index segment."""
         self._raise_failed()
         if self._batch:
             self._encode_batch()
         self._drain(0)
         self._finish_pack()
         self._wait()
+        self.added_bytes += self._settled(self._uploader.submit(self._describe))
         self._taken.clear()
-        if not self._packs:
-            return
-        packs = {pack.key: pack.size for pack in self._packs}
-        plain = build_segment([entry for pack in self._packs for entry in pack.entries()], packs)
-        data = self._keys.envelope(INDEX, plain)
-        key = layout.INDEX + layout.digest_of(data)
-        self._put_last(key, data)
-        self._index.add(key, read_segment(key, plain))
-        self.objects += [*packs, key]
-        self._packs.clear()
 
     def commit(self, snapshot: Snapshot, seal: layout.Seal, number: int) -> Snapshot:
         """Write the manifest, which is what makes the snapshot, and then its seal; return it with its id."""
@@ -322,10 +339,36 @@ class Writer:
 
     def _put_last(self, key: str, data: bytes) -> None:
         try:
-            self.added_bytes += self._put(key, [data])
+            self.added_bytes += put_named(self._storage, key, [data])
         except BaseException as error:
             self._failed = error
             raise
+
+
+def put_segment(
+    storage: Storage,
+    keys: Keys,
+    index: Index,
+    entries: Sequence[tuple[bytes, Location]],
+    packs: Mapping[str, int],
+) -> tuple[str, int]:
+    """Store the index segment of some entries and take it into the index; return its key and how many bytes it added.
+
+    `packs` gives the sizes of all packs that the entries lie in.
+    """
+    plain = build_segment(entries, packs)
+    data = keys.envelope(INDEX, plain)
+    key = layout.INDEX + layout.digest_of(data)
+    added = put_named(storage, key, [data])
+    index.add(key, read_segment(key, plain))
+    return key, added
+
+
+def put_named(storage: Storage, key: str, buffers: Iterable[bytes]) -> int:
+    """Store an object whose name is its content; return how many bytes that added, none if it is there already."""
+    with suppress(ObjectExistsError):
+        return storage.put_new(key, buffers)
+    return 0
 
 
 def put_seal(storage: Storage, keys: Keys, seal: layout.Seal, number: int) -> None:

@@ -1,0 +1,163 @@
+"""Leases: who is at work in a vault. They stop two from pruning at once, and tell a prune that a backup is running.
+
+A lease is taken by writing it and then listing all leases: whoever sees another that excludes its own takes its own
+away. Of two at once at least one sees the other, so this needs no conditional writes, only lists that are fresh. Where
+they are not, two may hold a lease at once: what leases guard must not lose anything even so.
+"""
+
+import getpass
+import os
+import random
+import socket
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from memkeep import clock
+from memkeep.errors import DamagedError, StorageError, VaultLeasedError
+from memkeep.storage.base import ObjectMissingError, Stat, Storage
+from memkeep.vault import format as layout
+from memkeep.vault.crypto import LEASE, Keys
+from memkeep.vault.format import Lease
+
+LIFETIME = timedelta(minutes=15)
+_RENEW = LIFETIME / 3
+_TRIES = 6
+_MAX_SIZE = 1 << 16
+_DECODER = msgspec.json.Decoder(Lease)
+
+
+class Held:
+    """A lease while its `with` block runs; `VaultLeasedError` names who holds one that excludes it."""
+
+    def __init__(self, storage: Storage, keys: Keys, what: str, *, exclusive: bool) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._lease = Lease(
+            what=what,
+            exclusive=exclusive,
+            host=socket.gethostname(),
+            user=_user(),
+            pid=os.getpid(),
+            machine=_machine(),
+            since=clock.now().isoformat(timespec="seconds"),
+            expires="",
+        )
+        self._key = ""
+        self._renewed = clock.monotonic()
+
+    def __enter__(self) -> Self:
+        for attempt in range(_TRIES):
+            self._refuse()
+            self._key = self._put()
+            try:
+                self._refuse()
+            except VaultLeasedError:
+                self._drop(self._key)
+                if attempt == _TRIES - 1:
+                    raise
+                clock.pause(random.uniform(0.05, 0.5) * (attempt + 1))  # noqa: S311 - only to be out of step
+            except BaseException:
+                self._drop(self._key)
+                raise
+            else:
+                return self
+        raise AssertionError  # pragma: no cover - the last attempt has raised
+
+    def __exit__(self, *_: object) -> None:
+        self._drop(self._key)
+
+    def renew(self) -> None:
+        """Put off the end of the lease, when a third of its life is over; else do nothing."""
+        if clock.monotonic() - self._renewed < _RENEW.total_seconds():
+            return
+        old, self._key = self._key, self._put()
+        self._drop(old)
+
+    def others(self) -> list[Lease]:
+        """Return the leases of others that have not ended."""
+        found = leases(self._storage, self._keys)
+        return [lease for key, lease in found.items() if lease is not None and key != self._key and _lives(lease)]
+
+    def _refuse(self) -> None:
+        if self._lease.exclusive:
+            for lease in self.others():
+                if lease.exclusive:
+                    raise _held(self._storage, lease)
+
+    def _put(self) -> str:
+        lease = msgspec.structs.replace(self._lease, expires=(clock.now() + LIFETIME).isoformat(timespec="seconds"))
+        data = self._keys.envelope(LEASE, msgspec.json.encode(lease))
+        key = layout.LEASES + layout.digest_of(data)
+        self._storage.put_new(key, [data])
+        self._renewed = clock.monotonic()
+        return key
+
+    def _drop(self, key: str) -> None:
+        with suppress(StorageError):  # it ends by itself
+            self._storage.delete(key)
+
+
+def leases(storage: Storage, keys: Keys) -> dict[str, Lease | None]:
+    """Return the leases in a vault by key, ended ones too; None for what is no lease."""
+    found: dict[str, Lease | None] = {}
+    for stat in storage.list(layout.LEASES):
+        with suppress(ObjectMissingError):
+            found[stat.key] = _read(storage, keys, stat)
+    return found
+
+
+def sweep_leases(storage: Storage, keys: Keys) -> None:
+    """Remove leases that have ended, and what stands among them and is none."""
+    for key, lease in leases(storage, keys).items():
+        if lease is None or not _lives(lease):
+            with suppress(ObjectMissingError):
+                storage.delete(key)
+
+
+def _read(storage: Storage, keys: Keys, stat: Stat) -> Lease | None:
+    if stat.size > _MAX_SIZE:
+        return None
+    data = storage.get(stat.key)
+    try:
+        layout.check_name(stat.key, data)
+        return _DECODER.decode(keys.open_envelope(LEASE, data, stat.key))
+    except (DamagedError, msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _lives(lease: Lease) -> bool:
+    """Say whether a lease still counts: neither over, nor longer than any may be, nor of a process that is no more."""
+    now = clock.now()
+    try:
+        expires = datetime.fromisoformat(lease.expires)
+        if not now < expires <= now + 2 * LIFETIME:
+            return False
+    except (ValueError, TypeError):
+        return False
+    return lease.machine != _machine() or lease.pid == os.getpid() or Path(f"/proc/{lease.pid}").exists()
+
+
+def _held(storage: Storage, lease: Lease) -> VaultLeasedError:
+    return VaultLeasedError(
+        f"the vault {storage.url} is in use: memkeep {lease.what} of {lease.user} on {lease.host} (process {lease.pid})"
+        f" has been at work since {lease.since}; its lease ends at {lease.expires} unless it is renewed",
+        hint="memkeep status   (and then the same command again)",
+    )
+
+
+def _user() -> str:
+    with suppress(OSError, KeyError):
+        return getpass.getuser()
+    return str(os.getuid())
+
+
+def _machine() -> str:
+    """Name where a pid of this process means something; nothing where there is no /proc, and then none is trusted."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return f"{socket.gethostname()} {random.SystemRandom().getrandbits(64):x}"

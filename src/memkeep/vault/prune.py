@@ -1,0 +1,220 @@
+"""Give back the space of what no snapshot needs, while backups go on: mark, wait, sweep.
+
+1. `condemn`: needed blobs that lie in wasteful packs are copied into new packs, new index segments describe everything
+   that stays, and a mark names the packs and segments that are no longer needed. Nothing that was there is touched.
+   Writers that see the mark store again what they need of those packs; one that has not seen it may still commit a
+   snapshot that leans on them.
+2. `sweep`, when the mark's time has come: what no snapshot needs by then is removed. A marked pack that one does need
+   is described again and stays. A seal says beforehand what is going to be missing.
+
+A crash between any two writes leaves packs that are stored twice, or marked and still there: the next prune goes on.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+
+from memkeep import clock
+from memkeep.errors import DamagedError, StorageError
+from memkeep.storage.base import ObjectMissingError, Storage
+from memkeep.vault import format as layout
+from memkeep.vault.crypto import HEADER_SIZE, MARK, PACK
+from memkeep.vault.format import Mark
+from memkeep.vault.index import Location
+from memkeep.vault.lease import Held
+from memkeep.vault.pack import Pack
+from memkeep.vault.vault import Vault, remove_all, seal_number
+from memkeep.vault.writer import PACK_SIZE, SEGMENT, put_named, put_seal, put_segment
+
+WASTE = 0.25  # of a pack, from which on its needed blobs are worth copying
+SMALL = 1 << 20  # bytes of a pack, below which it is worth joining with others,
+MANY_SMALL = 32  # when there are as many
+MANY = 8  # segments, from which on they are worth joining
+LOG = 64  # seals, from which on one is written that says what all of them say
+SKEW = timedelta(minutes=5)  # between the clocks of two machines
+
+
+class Condemned(NamedTuple):
+    """What is no longer needed where it lies: all sizes in bytes."""
+
+    drop: dict[str, int]  # packs of which nothing is needed
+    repack: dict[str, int]  # packs of which little is needed
+    copied: dict[bytes, Location]  # what is needed of those
+    segments: dict[str, int]  # index segments that others replace
+
+    @property
+    def objects(self) -> dict[str, int]:
+        """All that goes."""
+        return self.drop | self.repack | self.segments
+
+
+class Due(NamedTuple):
+    """What marks name whose time has come."""
+
+    marks: tuple[str, ...]
+    objects: dict[str, int]  # to be removed
+    rescued: tuple[str, ...]  # marked packs that a snapshot needs
+
+
+def judge(vault: Vault, needed: set[bytes]) -> Condemned:
+    """Compare what is stored, and not marked yet, with the chunks that snapshots name.
+
+    Raises `DamagedError` when the index lacks one of them, or a pack that is needed is not there.
+    """
+    marked = {key for mark in vault.marks().values() for key in mark.objects}
+    there = _sizes(vault.storage, layout.DATA)
+    places = vault.reader.closure(needed)
+    used: dict[str, int] = {}
+    for place in places.values():
+        used[place.pack] = used.get(place.pack, 0) + place.length
+    for pack in sorted(used.keys() - there.keys()):
+        message = f"{pack} is missing: as long as it is, nothing can be removed"
+        raise DamagedError(message, obj=pack)
+    packs = {pack: size for pack, size in (vault.index.packs | there).items() if pack not in marked}
+    drop = {pack: size for pack, size in packs.items() if pack not in used}
+    live = {pack: size for pack, size in packs.items() if pack in used}
+    repack = {pack: size for pack, size in live.items() if used[pack] < (size - HEADER_SIZE) * (1 - WASTE)}
+    small = {pack: size for pack, size in live.items() if size < SMALL}
+    if len(small) >= MANY_SMALL:
+        repack |= small
+    described = {key: packs for key, packs in vault.index.segments.items() if key not in marked}
+    sizes = _sizes(vault.storage, layout.INDEX)
+    return Condemned(
+        drop=drop,
+        repack=repack,
+        copied={chunk: place for chunk, place in places.items() if place.pack in repack},
+        segments={
+            key: sizes.get(key, 0)
+            for key, packs in described.items()
+            if len(described) > MANY or not (drop.keys() | repack.keys()).isdisjoint(packs)
+        },
+    )
+
+
+def condemn(vault: Vault, found: Condemned, held: Held, *, grace: timedelta) -> None:
+    """Copy what is needed of what goes, describe what stays, and mark the rest; under an exclusive lease."""
+    copied = _copy(vault, found.copied, held)
+    stays = {pack for key in found.segments for pack in vault.index.segments[key]} - found.objects.keys()
+    _describe(vault, [*vault.index.entries(stays), *copied], held)
+    if found.objects:
+        now = clock.now()
+        mark = Mark(created=now.isoformat(), ready=(now + grace).isoformat(), objects=tuple(found.objects))
+        data = vault.keys.envelope(MARK, msgspec.json.encode(mark))
+        vault.storage.put_new(layout.MARKS + layout.digest_of(data), [data])
+        vault.refresh()
+
+
+def due(vault: Vault, held: Held) -> dict[str, Mark]:
+    """Return the marks whose time has come, and which every backup that is running has seen."""
+    now = clock.now()
+    oldest = min((datetime.fromisoformat(one.since) for one in held.others() if not one.exclusive), default=None)
+    return {
+        key: mark
+        for key, mark in vault.marks().items()
+        if datetime.fromisoformat(mark.ready) <= now
+        and (oldest is None or datetime.fromisoformat(mark.created) + SKEW < oldest)
+    }
+
+
+def condemned_by(vault: Vault, marks: dict[str, Mark], needed: set[bytes]) -> Due:
+    """Compare marks with the chunks that snapshots name now: list the snapshots after the marks, not before."""
+    objects = {key for mark in marks.values() for key in mark.objects}
+    rescued = objects & {place.pack for place in vault.reader.closure(needed).values()}
+    sizes = _sizes(vault.storage, layout.DATA) | _sizes(vault.storage, layout.INDEX)
+    return Due(tuple(marks), {key: sizes[key] for key in sorted(objects - rescued) if key in sizes}, tuple(rescued))
+
+
+def sweep(vault: Vault, found: Due, held: Held) -> list[StorageError]:
+    """Remove what is due; return an error for each object that the storage does not give up (it stays marked)."""
+    _describe(vault, list(vault.index.entries(set(found.rescued))), held)
+    over = _seal(vault, found.objects)
+    # First the segments: who opens the vault now sees nothing that is about to go.
+    going = sorted(found.objects, key=lambda key: not key.startswith(layout.INDEX))
+    refused = []
+    for key in going:
+        held.renew()
+        refused += remove_all(vault.storage, [key])
+    if not refused:
+        refused += remove_all(vault.storage, found.marks)
+    return refused + remove_all(vault.storage, over)
+
+
+def _copy(vault: Vault, chunks: dict[bytes, Location], held: Held) -> list[tuple[bytes, Location]]:
+    """Copy blobs as they are, sealed anew, into new packs; return their new places."""
+    by_pack: dict[str, list[tuple[bytes, Location]]] = {}
+    for chunk, place in chunks.items():
+        by_pack.setdefault(place.pack, []).append((chunk, place))
+    entries: list[tuple[bytes, Location]] = []
+    pack = Pack(vault.keys)
+    for key in sorted(by_pack):
+        data = _whole(vault.storage, key)
+        cipher = vault.keys.cipher(data[:HEADER_SIZE], PACK, key)
+        for chunk, place in sorted(by_pack[key], key=lambda one: one[1].offset):
+            blob = cipher.unseal(memoryview(data)[place.offset : place.offset + place.length], place.offset)
+            pack.append(chunk, blob, place.raw, place.depth, place.base)
+            if pack.size >= PACK_SIZE:
+                entries += _store(vault, pack, held)
+                pack = Pack(vault.keys)
+    return entries + _store(vault, pack, held)
+
+
+def _store(vault: Vault, pack: Pack, held: Held) -> list[tuple[bytes, Location]]:
+    if not pack.chunks:
+        return []
+    held.renew()
+    key = pack.close()
+    put_named(vault.storage, key, pack.buffers)
+    vault.index.packs[key] = pack.size
+    return pack.entries()
+
+
+def _describe(vault: Vault, entries: Sequence[tuple[bytes, Location]], held: Held) -> None:
+    """Write index segments of some places."""
+    for start in range(0, len(entries), SEGMENT):
+        held.renew()
+        some = entries[start : start + SEGMENT]
+        packs = {pack: vault.index.packs[pack] for pack in dict.fromkeys(place.pack for _, place in some)}
+        put_segment(vault.storage, vault.keys, vault.index, some, packs)
+
+
+def _seal(vault: Vault, going: Iterable[str]) -> list[str]:
+    """Say in the log what is going to be missing; return seals that are no longer needed, since this one says it all.
+
+    A seal that another forgets says nothing any more, so it does not matter how many of them a crash leaves.
+    """
+    seals, damaged = vault.log()
+    there = {stat.key for stat in vault.storage.list(layout.SEALS)}
+    over = there - seals.keys() - {error.obj for error in damaged}
+    seal, number = vault.next_seal()
+    gone = set(going)
+    if len(seals) >= LOG and not damaged:
+        over |= {key for key in seals if seal_number(key) < number}
+        seal = msgspec.structs.replace(
+            seal,
+            snapshots=tuple(sorted(_sizes(vault.storage, layout.SNAPSHOTS))),
+            objects=tuple(
+                sorted((_sizes(vault.storage, layout.DATA) | _sizes(vault.storage, layout.INDEX)).keys() - gone)
+            ),
+        )
+    if gone or over:
+        put_seal(
+            vault.storage, vault.keys, msgspec.structs.replace(seal, forgotten=(*sorted(gone), *sorted(over))), number
+        )
+    return sorted(over)
+
+
+def _whole(storage: Storage, key: str) -> bytes:
+    """Return a pack, checked against its name: what is copied is what was written."""
+    try:
+        data = storage.get(key)
+    except ObjectMissingError as error:
+        message = f"{key} is missing"
+        raise DamagedError(message, obj=key) from error
+    layout.check_name(key, data)
+    return data
+
+
+def _sizes(storage: Storage, prefix: str) -> dict[str, int]:
+    return {stat.key: stat.size for stat in storage.list(prefix)}
