@@ -75,6 +75,7 @@ def words_for(verb: str, world: World) -> list[Any]:
         "init": ["init", "--no-encryption", "--vault", world.vault.parent / "other"],
         "backup": ["backup", world.store],
         "status": ["status", world.store],
+        "schedule": ["schedule", "show"],
         "run": ["run", "--config", _settings(world)],
         "verify": ["verify", "latest", "--rung", "equivalent"],
         "discover": ["discover", world.store],

@@ -79,6 +79,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.prune import PruneResult
     from memkeep.ops.restore import RestoreResult
     from memkeep.ops.run import RunResult
+    from memkeep.ops.schedule import ScheduleResult
     from memkeep.ops.search import SearchResult
     from memkeep.ops.snapshots import ShowResult, SnapshotList
     from memkeep.ops.status import StatusResult
@@ -88,6 +89,7 @@ def result_types() -> dict[str, Any]:
         "backup": BackupResult,
         "status": StatusResult,
         "run": RunResult,
+        "schedule": ScheduleResult,
         "verify": Verified,
         "verify --all": VerifiedAll,
         "copy": CopyResult,

@@ -6,6 +6,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "backup": "Take a snapshot of every store, or of those at PATH.",
         "status": "Show every store, its last snapshot, and what is unprotected.",
         "run": "Do what the settings say: backup, verify, forget, prune, copy.",
+        "schedule": "Have `memkeep run` started again and again, by systemd or cron.",
         "verify": "Prove that a snapshot is good, up to a rung of the ladder.",
         "copy": "Mirror snapshots into another vault, without restoring them.",
     },

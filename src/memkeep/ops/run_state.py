@@ -41,19 +41,23 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def folder() -> Path:
-    """Return the folder, made when it is not there yet."""
+    """Return the folder, which may not be there yet."""
     import platformdirs
 
-    place = Path(platformdirs.user_state_dir("memkeep"))
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return place
+    return Path(platformdirs.user_state_dir("memkeep"))
+
+
+def made_folder() -> Path:
+    """Return the folder, made when it is not there yet."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder()
 
 
 @contextlib.contextmanager
 def only_one() -> Iterator[Holder]:
     """Hold the lock of runs; `VaultLeasedError` says who holds it. The system frees it when the process ends."""
     me = Holder(pid=os.getpid(), since=clock.now().isoformat(timespec="seconds"))
-    descriptor = os.open(folder() / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(made_folder() / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,7 +121,11 @@ class Log:
 
     def __init__(self) -> None:
         self._handler = _Private(
-            folder() / "run.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace"
+            made_folder() / "run.log",
+            maxBytes=LOG_BYTES,
+            backupCount=LOG_FILES,
+            encoding="utf-8",
+            errors="backslashreplace",
         )
 
     def line(self, text: str) -> None:

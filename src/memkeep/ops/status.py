@@ -8,6 +8,8 @@ import msgspec
 
 from memkeep import clock
 from memkeep.model import Finding, Omission, Rung, Snapshot, Store
+from memkeep.ops.run_state import LastRun, last_run
+from memkeep.ops.schedule import Installed, installed
 from memkeep.ops.snapshots import rung_of
 from memkeep.vault.vault import Vault
 
@@ -37,6 +39,8 @@ class StatusResult(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool | None
     snapshots: int
     stores: tuple[StoreStatus, ...]
+    schedule: Installed | None = None  # of `memkeep run`
+    last_run: LastRun | None = None
 
 
 def status(vault: Vault | None, stores: Sequence[Store]) -> StatusResult:
@@ -52,6 +56,8 @@ def status(vault: Vault | None, stores: Sequence[Store]) -> StatusResult:
         encrypted=vault.config.encrypted if vault is not None else None,
         snapshots=len(listed),
         stores=tuple(rows),
+        schedule=installed(),
+        last_run=last_run(),
     )
 
 

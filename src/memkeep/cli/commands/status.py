@@ -55,6 +55,8 @@ def _render(out: Printer, result: "StatusResult") -> None:
         out.line("There is no vault yet.")
     else:
         out.line(f"Vault {result.vault}: ", _vault_facts(result))
+    if result.schedule or result.last_run:
+        out.line(_schedule(result))
     if result.stores:
         out.line()
         out.table(
@@ -84,6 +86,18 @@ def _render(out: Printer, result: "StatusResult") -> None:
     if not result.stores:
         out.line("No store of agent memory was found in the places where products keep it.")
     out.next(_next(result, bare))
+
+
+def _schedule(result: "StatusResult") -> str:
+    """Say in one line what is done unattended, and how that went."""
+    kept = f"Runs {result.schedule.when}, by {result.schedule.by}. " if result.schedule else "No schedule. "
+    last = result.last_run
+    if last is None:
+        return f"{kept}Not run yet."
+    if last.exit is None:
+        return f"{kept}A run is at work." if last.running else f"{kept}The last run was killed."
+    how = f"exit status {last.exit}" + (f" ({last.step or last.code}: {last.message})" if last.exit else "")
+    return f"{kept}Last run {ago(last.started)}: {how}."
 
 
 def _vault_facts(result: "StatusResult") -> str:
