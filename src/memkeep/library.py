@@ -22,6 +22,7 @@ from memkeep.model import Rung, Store
 from memkeep.ops.backup import BackupResult, Secrets
 from memkeep.ops.copy import CopyResult
 from memkeep.ops.diff import DiffResult
+from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
 from memkeep.ops.history import HistoryResult
 from memkeep.ops.open import Ask, InitResult
 from memkeep.ops.pack import PackResult
@@ -76,6 +77,18 @@ class OpenVault:
             verify=verify,
             events=events,
         )
+
+    def estimate(self, *paths: Place, secrets: Secrets = "auto", events: Events = SILENT) -> BackupEstimate:
+        """Return what a backup of the stores at the paths would add; nothing is written to the vault."""
+        from memkeep.ops.estimate import estimate_backup
+
+        return estimate_backup(self._vault, discover(*paths, config=self._config), secrets=secrets, events=events)
+
+    def estimate_restore(self, snapshot: str = "latest", *, to: Place | None = None) -> RestoreEstimate:
+        """Return what a restore of a snapshot would fetch and write."""
+        from memkeep.ops.estimate import estimate_restore
+
+        return estimate_restore(self._vault, snapshot, to=Path(to) if to is not None else None)
 
     def snapshots(self, *, system: str | None = None, tag: str | None = None) -> SnapshotList:
         """List the snapshots, oldest first."""

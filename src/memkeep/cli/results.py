@@ -73,6 +73,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.copy import CopyResult
     from memkeep.ops.demo import DemoResult
     from memkeep.ops.diff import DiffResult
+    from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
     from memkeep.ops.history import HistoryResult
     from memkeep.ops.open import InitResult
     from memkeep.ops.pack import PackResult
@@ -101,6 +102,8 @@ def result_types() -> dict[str, Any]:
         "search": SearchResult,
         "restore": RestoreResult,
         "pack": PackResult,
+        "estimate": BackupEstimate,
+        "estimate --snapshot": RestoreEstimate,
         "prune": PruneResult,
         "demo": DemoResult,
         "completion": Completion,

@@ -11,6 +11,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "copy": "Mirror snapshots into another vault, without restoring them.",
     },
     "Look": {
+        "estimate": "Say how much would be moved, how long, and whether it fits.",
         "discover": "Find the stores of agent memory, changing nothing.",
         "snapshots": "List the snapshots of the vault.",
         "show": "Show what one snapshot holds.",

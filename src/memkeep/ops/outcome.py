@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from memkeep.errors import INCOMPLETE, PROBLEMS, DamagedError
 from memkeep.model import Finding, Rung, Severity
-from memkeep.ops.backup import BackupResult
+from memkeep.ops.backup import BackupResult, FailedStore
 from memkeep.ops.freeze import UNREAD
 from memkeep.ops.verify import VerifyReport
 
@@ -44,9 +44,14 @@ def status_of_backup(result: BackupResult, *, proven: bool = True) -> int:
         (
             status_of(finding for report in result.snapshots for finding in report.findings),
             PROBLEMS if short else 0,
-            *(INCOMPLETE if one.exit == 1 else one.exit for one in result.failed),
+            status_of_failed(result.failed),
         )
     )
+
+
+def status_of_failed(failed: Iterable[FailedStore]) -> int:
+    """Return the exit status of stores that were not read, 0 of none."""
+    return worst(INCOMPLETE if one.exit == 1 else one.exit for one in failed)
 
 
 def status_of_verify(report: VerifyReport, rung: Rung) -> int:

@@ -1,5 +1,6 @@
 """`memkeep verify`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,35 +19,59 @@ RUNGS = ("intact", "readable", "restorable", "equivalent")
 
 
 @verb(example="memkeep verify latest --rung equivalent")
-@click.argument("snapshot", required=False, type=SNAPSHOT, help="The newest one unless given.")
+@click.argument("snapshot", required=False, type=SNAPSHOT, help="The newest one unless given; or a packed file.")
 @click.option("--rung", type=click.Choice(RUNGS), default="readable", show_default=True, help="How far to prove it.")
 @click.option("--all", "every", is_flag=True, help="All snapshots, and every object of the vault.")
-def command(face: Face, *, snapshot: str | None, rung: str, every: bool) -> Reply:
+@click.option("--age-identity", metavar="FILE", type=click.Path(), multiple=True, help="Opens an encrypted file.")
+@click.option("--age-passphrase-file", metavar="FILE", type=click.Path(), help="Opens a file behind a passphrase.")
+def command(
+    face: Face,
+    *,
+    snapshot: str | None,
+    rung: str,
+    every: bool,
+    age_identity: tuple[str, ...],
+    age_passphrase_file: str | None,
+) -> Reply:
     """Prove that a snapshot is good, up to a rung of the ladder.
 
     intact: every byte is what was written. readable: databases open, integrity checks and counts hold. restorable:
     it was restored into scratch space. equivalent: what came back has the same rows and vectors, and gives the same
-    answers to the same questions.
+    answers to the same questions. A file that `memkeep pack` wrote needs no vault, and is proven up to restorable.
     """
     from memkeep.cli.progress import listening
     from memkeep.cli.results import Verified, VerifiedAll
-    from memkeep.cli.wiring import open_vault, settings
+    from memkeep.cli.wiring import open_vault, settings, unlocking
     from memkeep.model import Rung
     from memkeep.ops.outcome import status_of_verify
-    from memkeep.ops.verify import verify
+    from memkeep.ops.parcel_read import is_parcel
+    from memkeep.ops.unpack import verify_file
+    from memkeep.ops.verify import VerifyReport, verify
 
     if every and snapshot:
         raise click.UsageError("--all and SNAPSHOT were both given")
-    vault = open_vault(face, settings(face), cached=False)
-    with listening(face) as events:
-        report = verify(vault, snapshot, rung=Rung(rung), all=every, events=events)
+    if snapshot is not None and is_parcel(snapshot):
+        if Rung(rung).height > Rung.RESTORABLE.height:
+            raise click.UsageError("a packed file is proven up to restorable: --rung restorable")
+        unlock = unlocking(age_identity, age_passphrase_file)
+        with listening(face) as events:
+            one = verify_file(Path(snapshot), rung=Rung(rung), unlock=unlock, events=events)
+            report = VerifyReport(snapshots=(one,))
+    else:
+        if age_identity or age_passphrase_file:
+            raise click.UsageError("age opens only packed files, and none was given")
+        vault = open_vault(face, settings(face), cached=False)
+        with listening(face) as events:
+            report = verify(vault, snapshot, rung=Rung(rung), all=every, events=events)
     findings = tuple(one for number, one in enumerate(report.all_findings) if one not in report.all_findings[:number])
     result: Verified | VerifiedAll
     if every:
         rows = [Verified(snapshot=one.snapshot, rung=one.rung, findings=one.findings) for one in report.snapshots]
         result = VerifiedAll(snapshots=rows, findings=findings)
     elif report.snapshots:
-        result = Verified(snapshot=report.snapshots[0].snapshot, rung=report.snapshots[0].rung, findings=findings)
+        result = Verified(
+            snapshot=report.snapshots[0].snapshot or None, rung=report.snapshots[0].rung, findings=findings
+        )
     else:
         result = Verified(snapshot=None, rung=Rung.NONE, findings=findings)
     status = status_of_verify(report, Rung(rung))
