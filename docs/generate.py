@@ -36,7 +36,7 @@ OTHER_CODES = {
 }
 VARIABLES = {
     "MEMKEEP_CONFIG": "the settings file to use instead of the user's own; the flag is `--config`",
-    "MEMKEEP_VAULT": "the vault: a folder, or a name from the settings; the flag is `--vault`",
+    "MEMKEEP_VAULT": "the vault: a folder, a URL, or a name from the settings; the flag is `--vault`",
     "MEMKEEP_PASSWORD": "the vault's password (there is no flag: other users can see command lines)",
     "MEMKEEP_PASSWORD_FILE": "a file that holds the password; the flag is `--password-file`",
     "MEMKEEP_PASSWORD_COMMAND": "a command that prints the password; the flag is `--password-command`",

@@ -16,6 +16,7 @@ import pytest
 from tests.openssh import SshServer, sshd
 
 import memkeep
+from memkeep.testing import servers
 
 if TYPE_CHECKING:
     from memkeep.library import OpenVault
@@ -177,3 +178,39 @@ def ssh_server(home: Path, tmp_path: Path) -> Iterator[SshServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[servers.Server]:
+    """Run a strict S3 for all tests of this process; they share it, each with buckets of its own."""
+    with servers.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone_server() -> Iterator[servers.Server]:
+    """Run an S3 that replaces what is there, for all tests of this process."""
+    with servers.rclone() as server:
+        yield server
+
+
+@pytest.fixture
+def moto(moto_server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> servers.Server:
+    """Return a strict S3, and point this process and those it starts to it. Never kill this one."""
+    _point(moto_server, monkeypatch)
+    return moto_server
+
+
+@pytest.fixture
+def rclone(rclone_server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> servers.Server:
+    """Return an S3 that replaces what is there, and point this process and those it starts to it. Never kill it."""
+    _point(rclone_server, monkeypatch)
+    return rclone_server
+
+
+def _point(server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "GOOGLE_", "AZURE_")):
+            monkeypatch.delenv(name)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)

@@ -54,7 +54,9 @@ def _shared() -> list[click.Parameter]:
     return [
         option("--json", is_flag=True, help="Print exactly one JSON document."),
         option("--quiet", "-q", is_flag=True, help="No progress and no advice."),
-        option("--vault", type=click.Path(), metavar="DIR", help="The vault.  [env: MEMKEEP_VAULT]"),
+        option(
+            "--vault", type=click.Path(), metavar="PLACE", help="The vault: a folder or a URL.  [env: MEMKEEP_VAULT]"
+        ),
         option(
             "--password-file", type=click.Path(allow_dash=True), metavar="FILE", help="Take the password from a file."
         ),

@@ -5,7 +5,7 @@ import hashlib
 import os
 import random
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -57,23 +57,32 @@ def init_vault(
             code="password_missing",
         )
     storage = _wrapped(storage_at(url), settings or VaultSettings(url=url))
-    if storage.folder is not None:
-        _refuse_strangers(storage.folder.resolve())
+    _refuse_strangers(storage)
     vault, recovery = vaults.create(storage, password if encrypt else None)
     return InitResult(vault=storage.url, id=vault.config.id, encrypted=encrypt, recovery_key=recovery)
 
 
-def _refuse_strangers(root: Path) -> None:
-    """Refuse a folder with something in it that is no vault's, such as a store, save what a killed `init` left."""
+def _refuse_strangers(storage: Storage) -> None:
+    """Refuse a place with something in it that is no vault's, such as a store, save what a killed `init` left."""
     own = {format.CONFIG, TMP, "lost+found", *(prefix.rstrip("/") for prefix in format.PREFIXES)}
+    names: Iterable[str] = (stat.key.partition("/")[0] for stat in storage.list(""))
+    place = storage.url
+    if storage.folder is not None:
+        place = str(storage.folder.resolve())
+        names = _names(Path(place))
+    stranger = next((name for name in names if name not in own), None)
+    if stranger is not None:
+        raise RefusedError(
+            f"{place} is not empty: it holds {stranger}",
+            hint=f"memkeep init --vault {shlex.quote(place + '/vault')}",
+            code="target_exists",
+        )
+
+
+def _names(folder: Path) -> list[str]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        strangers = sorted(path.name for path in root.iterdir() if path.name not in own)
-        if strangers:
-            raise RefusedError(
-                f"{root} is not empty: it holds {strangers[0]}",
-                hint=f"memkeep init --vault {shlex.quote(str(root / 'vault'))}",
-                code="target_exists",
-            )
+        return sorted(path.name for path in folder.iterdir())
+    return []
 
 
 def open_vault(

@@ -7,7 +7,12 @@ from memkeep.errors import UsageError
 from memkeep.storage.base import Storage
 from memkeep.storage.local import LocalStorage
 
-SCHEMES: dict[str, str] = {"sftp": "memkeep.storage.sftp"}
+SCHEMES: dict[str, str] = {
+    "s3": "memkeep.storage.cloud",
+    "gs": "memkeep.storage.cloud",
+    "az": "memkeep.storage.cloud",
+    "sftp": "memkeep.storage.sftp",
+}
 """Scheme of a URL -> module with a function `connect(url) -> Storage`, imported when such a URL is met."""
 
 
@@ -21,6 +26,8 @@ def storage_at(place: str) -> Storage:
         return LocalStorage(Path(rest if colon else place).expanduser().absolute())
     if scheme not in SCHEMES:
         known = ", ".join(f"{one}://" for one in ("file", *SCHEMES))
-        raise UsageError(f"memkeep can't reach {place}: it knows folders and {known}", hint="memkeep init --vault DIR")
+        raise UsageError(
+            f"memkeep can't reach {place}: it knows folders and {known}", hint="memkeep init --vault PLACE"
+        )
     storage: Storage = import_module(SCHEMES[scheme]).connect(place)
     return storage

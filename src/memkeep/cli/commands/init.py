@@ -18,7 +18,9 @@ def command(face: Face, *, no_encryption: bool) -> Reply:
     """Make a vault.
 
     It is encrypted with a password, and a recovery key is printed once: without one of the two nothing can be read.
-    Without --vault it is made in the user's data folder, where every verb looks for it.
+    Without --vault it is made in the user's data folder, where every verb looks for it. A vault may also lie in an
+    object store (s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX): keys and endpoint come from the
+    variables and files of the provider's own tools, never from the URL.
     """
     from memkeep.cli.secrets import password
     from memkeep.cli.wiring import settings, vault_place
