@@ -46,6 +46,8 @@ VARIABLES = {
     "MEMKEEP_CACHE_DIR": "where objects of far vaults are kept, instead of the user's cache folder; safe to delete",
     "MEMKEEP_TRACEBACK": "if set, every error is preceded by its traceback",
     "NO_COLOR": "if set, no colours (`TERM=dumb` does the same)",
+    "OC_MEMORY_BACKUP_HOST": "oc-memory's own, `[user@]host` of a server: the vault, when nothing else names one, is"
+    " `sftp://[user@]host/~/backups/memkeep`",
     "OPENCLAW_STATE_DIR": "OpenClaw's own: where its state folder is, instead of `~/.openclaw`",
     "TMPDIR": "where scratch copies are made",
 }

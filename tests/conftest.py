@@ -77,7 +77,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
     for name in list(os.environ):
-        if name.startswith(("MEMKEEP_", "OPENCLAW_", "XDG_", "_MEMKEEP_")) or name in {"NO_COLOR", "FORCE_COLOR"}:
+        if name.startswith(("MEMKEEP_", "OC_MEMORY_", "OPENCLAW_", "XDG_", "_MEMKEEP_")) or name in {
+            "NO_COLOR",
+            "FORCE_COLOR",
+        }:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(folder))
     for name, place in (

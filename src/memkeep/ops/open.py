@@ -36,8 +36,14 @@ class InitResult(msgspec.Struct, frozen=True, kw_only=True):
     recovery_key: str | None
 
 
-def default_vault() -> str:
-    """Return where the vault is when nobody says otherwise: the user's data folder."""
+def default_vault(environ: Mapping[str, str] = os.environ) -> str:
+    """Return where the vault is when nobody says otherwise.
+
+    That is the server to which oc-memory copies its database when there is one, in a folder beside that copy, and else
+    the user's data folder.
+    """
+    if host := environ.get("OC_MEMORY_BACKUP_HOST"):
+        return f"sftp://{host}/~/backups/memkeep"
     import platformdirs
 
     return str(Path(platformdirs.user_data_dir("memkeep")) / "vault")

@@ -26,13 +26,14 @@ def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
 
 def report(face: Face, paths: tuple[str, ...] = ()) -> Reply:
     """Do what `memkeep status` does."""
-    from memkeep.cli.wiring import find_stores, settings
+    from memkeep.cli.wiring import find_stores, settings, vault_place
     from memkeep.ops.status import status
 
     config = settings(face)
     vault = _vault(face, config)
     result = status(vault, find_stores(paths, config))
-    return Reply(result, lambda out: _render(out, result))
+    place = vault_place(face, config).url
+    return Reply(result, lambda out: _render(out, result, place))
 
 
 def _vault(face: Face, config: "Config") -> "Vault | None":
@@ -48,11 +49,11 @@ def _vault(face: Face, config: "Config") -> "Vault | None":
         return None
 
 
-def _render(out: Printer, result: "StatusResult") -> None:
+def _render(out: Printer, result: "StatusResult", place: str) -> None:
     from memkeep.cli.views import show_findings, show_omissions
 
     if result.vault is None:
-        out.line("There is no vault yet.")
+        out.line(f"There is no vault yet in {place}.")
     else:
         out.line(f"Vault {result.vault}: ", _vault_facts(result))
     if result.schedule or result.last_run:
