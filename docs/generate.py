@@ -44,6 +44,7 @@ VARIABLES = {
     "MEMKEEP_TO_PASSWORD_FILE": "a file that holds it; the flag is `--to-password-file`",
     "MEMKEEP_TO_PASSWORD_COMMAND": "a command that prints it; the flag is `--to-password-command`",
     "MEMKEEP_CACHE_DIR": "where objects of far vaults are kept, instead of the user's cache folder; safe to delete",
+    "CREDENTIALS_DIRECTORY": "systemd's own: the folder of a service's credentials, such as `memkeep-password`",
     "MEMKEEP_TRACEBACK": "if set, every error is preceded by its traceback",
     "NO_COLOR": "if set, no colours (`TERM=dumb` does the same)",
     "OC_MEMORY_BACKUP_HOST": "oc-memory's own, `[user@]host` of a server: the vault, when nothing else names one, is"
@@ -135,7 +136,7 @@ def _special_codes() -> Iterator[tuple[str, type[errors.MemkeepError]]]:
 def _settings() -> str:
     summary, _, rest = (config.__doc__ or "").partition("\n\n")
     where, _, rest = rest.partition("\n\n")
-    example, _, after = rest.partition("\n\nA flag")
+    example, _, after = rest.partition("\n\nA vault's")
     lines = [
         "# Settings",
         "",
@@ -145,7 +146,7 @@ def _settings() -> str:
         "",
         *_block(_dedent(example), "toml"),
         "",
-        f"A flag{after}".rstrip().replace(": see `settle`", ""),
+        f"A vault's{after}".rstrip().replace(": see `settle`", ""),
     ]
     lines += ["", "## Keys", "", "| key | type | default |", "|---|---|---|"]
     lines += [f"| `{key}` | {kind} | {default} |" for key, kind, default in _keys(config.Config, "")]

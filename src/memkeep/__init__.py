@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from memkeep import errors as errors
+    from memkeep.config import Retention as Retention
     from memkeep.events import Events as Events
     from memkeep.library import OpenVault as OpenVault
     from memkeep.library import discover as discover
@@ -26,6 +27,7 @@ _HOMES = {
     "Finding": "memkeep.model",
     "Omission": "memkeep.model",
     "OpenVault": "memkeep.library",
+    "Retention": "memkeep.config",
     "Rung": "memkeep.model",
     "Severity": "memkeep.model",
     "Store": "memkeep.model",
@@ -40,6 +42,7 @@ __all__ = [
     "Finding",
     "Omission",
     "OpenVault",
+    "Retention",
     "Rung",
     "Severity",
     "Store",

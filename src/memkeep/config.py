@@ -25,12 +25,18 @@ It is TOML at `~/.config/memkeep/config.toml` (the platform's config folder), or
     vector = "emb"
 
     [retention]
-    keep_last = 7
+    policy = "openmemory"                # or thanos, rolling-7: see `memkeep forget --help`
+    keep_last = 7                        # the policy's own number or span for a key gives way to one given here
     keep_within = "30d"
 
     [run]                                # what `memkeep run` does; see docs/how-to/unattended.md
     verify = "readable"                  # how far the newest snapshots are proven
     copy_to = ["away"]                   # vaults that mirror this one: names from above, folders or URLs
+
+A vault's password is taken from the first of these that has it: `--password-file`, `--password-command`;
+`MEMKEEP_PASSWORD`, `MEMKEEP_PASSWORD_FILE`, `MEMKEEP_PASSWORD_COMMAND`; `password_file`, `password_command` from here;
+the systemd credential `memkeep-password` (or what `password_credential` names); the keyring, when
+`memkeep key remember` put it there; a question on the terminal.
 
 A flag wins over the environment, the environment over the file, the file over the default: see `settle`.
 """
@@ -72,6 +78,7 @@ class VaultSettings(Value):
     url: str
     password_file: str | None = None
     password_command: str | None = None
+    password_credential: str | None = None
     append_only: bool = False
     upload_limit: Rate | None = None
     download_limit: Rate | None = None
@@ -109,7 +116,7 @@ class StoreSettings(Value):
 
 
 class Retention(Value):
-    """Which snapshots to keep when pruning; None says nothing."""
+    """Which snapshots `forget` keeps; None says nothing, and leaves a policy its own. What they mean: ops.retention."""
 
     policy: str | None = None
     keep_last: int | None = None

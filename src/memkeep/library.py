@@ -16,13 +16,14 @@ from datetime import timedelta
 from os import PathLike
 from pathlib import Path
 
-from memkeep.config import Config, load, vault_settings
+from memkeep.config import Config, Retention, load, vault_settings
 from memkeep.events import SILENT, Events
 from memkeep.model import Rung, Store
 from memkeep.ops.backup import BackupResult, Secrets
 from memkeep.ops.copy import CopyResult
 from memkeep.ops.diff import DiffResult
 from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
+from memkeep.ops.forget import ForgetResult
 from memkeep.ops.history import HistoryResult
 from memkeep.ops.open import Ask, InitResult
 from memkeep.ops.pack import PackResult
@@ -197,6 +198,22 @@ class OpenVault:
         from memkeep.ops.search import search
 
         return search(self._vault, text, snapshot=snapshot)
+
+    def forget(
+        self,
+        *snapshots: str,
+        retention: Retention | None = None,
+        confirm: str | None = None,
+        dry_run: bool = False,
+    ) -> ForgetResult:
+        """Forget the named snapshots, or those that a policy (default: the settings') does not keep.
+
+        `confirm` names the system whose last good snapshot may go.
+        """
+        from memkeep.ops.forget import forget
+
+        rules = retention if retention is not None else self._config.retention
+        return forget(self._vault, snapshots, retention=rules, confirm=confirm, dry_run=dry_run)
 
 
 def open_vault(url: Place, password: str | Ask | None = None, *, config: Config | None = None) -> OpenVault:

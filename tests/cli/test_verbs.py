@@ -85,6 +85,8 @@ def words_for(verb: str, world: World) -> list[Any]:
         "history": ["history", "one"],
         "search": ["search", "CAT"],
         "restore": ["restore", world.first[:10], "--to", world.vault.parent / "back"],
+        "forget": ["forget", "--keep-last", "1"],
+        "key": ["key", "list"],
         "demo": ["demo"],
         "completion": ["completion", "bash"],
     }[verb]
@@ -330,3 +332,92 @@ def test_names_that_are_no_unicode_can_be_told(home: Path, run_cli: Callable) ->
     _write(odd, "CREATE TABLE memories (id TEXT PRIMARY KEY, text TEXT)")
     assert run_cli("discover", odd, "--json").result["stores"][0]["path"] == str(odd)
     assert run_cli("discover", odd).stdout.splitlines()[0].endswith("agent \\udcff")
+
+
+def test_forget_names_what_goes_and_what_stays_and_why(world: World) -> None:
+    plan = world.run("forget", "--keep-last", "1", "--dry-run")
+    assert plan.code == 0
+    rows = {line.split()[0]: line for line in plan.stdout.splitlines() if line[:1] in "0123456789abcdef"}
+    assert "would go" in rows[world.first[:12]]
+    assert "last, last good" in rows[world.second[:12]]
+    assert "Would forget 1 snapshot and keep 1." in plan.stdout
+    done = world.run("forget", "--keep-last", "1")
+    assert "Forgot 1 snapshot, kept 1." in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Next: memkeep prune --vault ")
+    assert [one["id"] for one in world.run("snapshots", "--json").result["snapshots"]] == [world.second]
+
+
+def test_forget_takes_its_rules_from_the_settings_when_no_flag_has_any(world: World, home: Path) -> None:
+    nothing = world.run("forget", "--json")
+    assert (nothing.code, nothing.json["error"]["code"]) == (2, "retention")
+    assert nothing.json["error"]["hint"].startswith("memkeep forget --keep-daily 7")
+    settings = home / "settings.toml"
+    settings.write_text('[retention]\npolicy = "rolling-7"\n', encoding="utf-8")
+    kept = world.run("forget", "--config", settings, "--json").result["kept"]
+    assert [one["reasons"][0] for one in kept] == ["within 7d", "within 7d"]
+    kept = world.run("forget", "--config", settings, "--keep-tag", "nightly", "--dry-run", "--json").result["kept"]
+    assert [one["reasons"] for one in kept] == [["tag nightly", "last good"]]
+
+
+def test_forget_never_mixes_names_and_rules_and_wants_the_last_one_confirmed(world: World) -> None:
+    assert world.run("forget", world.first[:8], "--keep-last", "1").code == 2
+    assert world.run("forget", "--keep-last", "0").code == 2
+    assert world.run("forget", "--keep-last", "-1").code == 2
+    last = world.run("forget", world.first, world.second, "--json")
+    assert (last.code, last.json["error"]["code"]) == (13, "last_good")
+    assert world.run("forget", world.first, world.second, f"--confirm={SYSTEM}").code == 0
+
+
+def test_forget_offers_the_policies_that_there_are() -> None:
+    from memkeep.cli.commands.forget import POLICY_NAMES
+    from memkeep.ops.retention import POLICIES
+
+    assert tuple(POLICIES) == POLICY_NAMES
+
+
+def test_passwords_are_added_changed_and_revoked(home: Path, run_cli: Callable) -> None:
+    words = {name: home / name for name in ("one", "two", "three")}
+    for name, path in words.items():
+        path.write_text(f"{name}\n", encoding="utf-8")
+    old = run_cli("init", "--vault", "v", "--password-file", words["one"], "--json").result["recovery_key"]
+
+    def run(*more: Any, by: str = "one") -> Any:
+        return run_cli("key", *more, "--vault", "v", "--password-file", words[by])
+
+    shown = run("add", "--new-password-file", words["two"], "--label", "laptop")
+    assert (shown.code, shown.stderr) == (0, "")
+    assert "laptop" in shown.stdout
+    assert run("change", "--new-password-command", "echo three", by="two").code == 0
+    assert run("list", by="two").code == 12
+    mine = next(row for row in run("list", "--json", by="three").result["slots"] if row["yours"])
+    assert mine["label"] == "laptop"
+    refused = run("remove", mine["id"][:8], "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (13, "not_confirmed")
+    hint = refused.json["error"]["hint"].split()
+    assert run_cli(*hint[1:], "--password-file", words["one"]).code == 0
+    assert run("list", by="three").code == 12
+    new = run("recovery", "--json").result["recovery_key"]
+    for key, code in ((old, 12), (new, 0)):
+        assert run_cli("key", "list", "--vault", "v", "--password-command", f"echo {key}").code == code
+    assert (
+        run_cli("verify", "--all", "--vault", "v", "--password-file", words["one"], "--json").result["findings"] == []
+    )
+
+
+def test_key_refuses_words_that_make_no_sense(world: World) -> None:
+    for words in (
+        ["list", "abc"],
+        ["remove", "--label", "x"],
+        ["add", "--new-password-file", "a", "--new-password-command", "b"],
+        ["rotate"],
+    ):
+        assert world.run("key", *words).code == 2
+    assert (
+        world.run("key", "add", "--new-password-command", "echo x", "--json").json["error"]["code"] == "not_encrypted"
+    )
+
+
+def test_without_a_terminal_key_says_which_flag_gives_the_new_password(home: Path, run_cli: Callable) -> None:
+    run_cli("init", "--vault", "v", "--password-command", "echo pw")
+    ran = run_cli("key", "add", "--vault", "v", "--password-command", "echo pw", "--json")
+    assert (ran.code, ran.json["error"]["hint"]) == (12, "memkeep key add --new-password-file FILE --vault v")

@@ -74,7 +74,9 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.demo import DemoResult
     from memkeep.ops.diff import DiffResult
     from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
+    from memkeep.ops.forget import ForgetResult
     from memkeep.ops.history import HistoryResult
+    from memkeep.ops.keys import KeyResult
     from memkeep.ops.open import InitResult
     from memkeep.ops.pack import PackResult
     from memkeep.ops.prune import PruneResult
@@ -105,6 +107,8 @@ def result_types() -> dict[str, Any]:
         "estimate": BackupEstimate,
         "estimate --snapshot": RestoreEstimate,
         "prune": PruneResult,
+        "forget": ForgetResult,
+        "key": KeyResult,
         "demo": DemoResult,
         "completion": Completion,
     }

@@ -1,7 +1,13 @@
 """Where a password comes from: never the command line itself, and never a question that no one can answer.
 
-The first of these that is given: `--password-file` or `--password-command`; `MEMKEEP_PASSWORD`,
-`MEMKEEP_PASSWORD_FILE` or `MEMKEEP_PASSWORD_COMMAND`; the vault's settings in the config; a prompt on a terminal.
+The first of these that is given:
+
+1. `--password-file` or `--password-command`;
+2. `MEMKEEP_PASSWORD`, `MEMKEEP_PASSWORD_FILE`, `MEMKEEP_PASSWORD_COMMAND`;
+3. the vault's `password_file` or `password_command` in the settings;
+4. a systemd credential of the name `memkeep-password` (or the vault's `password_credential`), when there is one;
+5. the user's keyring, when there is one and `memkeep key remember` put it there;
+6. a prompt on a terminal.
 """
 
 import os
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
     from memkeep.config import VaultSettings
 
 WAYS = "Give --password-file FILE, --password-command CMD or MEMKEEP_PASSWORD."
+
+CREDENTIAL = "memkeep-password"
 
 
 def password(
@@ -37,7 +45,30 @@ def password(
     for given, read in sources:
         if given:
             return read(given)
+    credential = _credential(settings, environ)
+    if credential is not None:
+        return from_file(str(credential))
+    if not new:
+        from memkeep.cli.keyrings import find
+
+        if (remembered := find(settings.url)) is not None:
+            return remembered
     return _asked(face, settings.url, new=new)
+
+
+def new_password(face: Face, vault: str) -> str:
+    """Ask twice on the terminal for a password that a vault shall have."""
+    return _asked(face, vault, new=True)
+
+
+def _credential(settings: "VaultSettings", environ: Mapping[str, str]) -> Path | None:
+    """Return the file in which systemd hands this service the password; None when it does not."""
+    name = settings.password_credential or CREDENTIAL
+    if "/" in name or name in {".", ".."}:
+        raise UsageError(f"`password_credential` is the name of a credential, not {name}", hint="memkeep --help")
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, name) if folder else None
+    return path if path is not None and path.is_file() else None
 
 
 def from_file(name: str) -> str:
@@ -68,9 +99,12 @@ def _asked(face: Face, vault: str, *, new: bool) -> str:
     from memkeep.cli.output import interactive
 
     if not interactive():
+        verb, flag = (face.verb or "status", "--password-file")
+        if new and verb == "key":
+            verb, flag = "key add", "--new-password-file"
         raise WrongKeyError(
-            f"the vault {vault} needs a password, and there is no terminal to ask on",
-            hint=f"memkeep {face.verb or 'status'} --password-file FILE",
+            f"the vault {vault} needs a {'new ' if new else ''}password, and there is no terminal to ask on",
+            hint=f"memkeep {verb} {flag} FILE",
         )
     import getpass
 

@@ -25,6 +25,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Tidy": {
         "prune": "Give back the space of what no snapshot needs any more.",
+        "forget": "Forget snapshots that no rule keeps, or those that are named.",
+        "key": "Manage what opens the vault: its passwords and its recovery key.",
     },
     "Learn": {
         "demo": "See all of it work in seconds, on a store made for the purpose.",

@@ -57,10 +57,17 @@ def open_vault_named(face: Face, config: "Config", name: str) -> "Vault":
     from memkeep.ops.open import open_vault as open_
 
     place = vault_settings(config, name)
-    own = place.password_file or place.password_command
+    own = place.password_file or place.password_command or place.password_credential
     other = Face(face.argv)
     other.verb = face.verb
-    return open_(place.url, lambda: password(other, place, environ={} if own else os.environ), settings=place)
+    environ = _credentials(place) if own else os.environ
+    return open_(place.url, lambda: password(other, place, environ=environ), settings=place)
+
+
+def _credentials(place: "VaultSettings") -> dict[str, str]:
+    """Return where a second vault's credential is; only one that its settings name: the other is the first vault's."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return {"CREDENTIALS_DIRECTORY": folder} if folder and place.password_credential else {}
 
 
 def open_other(config: "Config", given: str, *, flag: str, file: str | None, command: str | None) -> "Vault":
@@ -74,12 +81,13 @@ def open_other(config: "Config", given: str, *, flag: str, file: str | None, com
 
     word = flag.removeprefix("--")
     prefix = f"MEMKEEP_{word.upper()}_"
+    place = vault_settings(config, given)
     environ = {
         "MEMKEEP_" + name.removeprefix(prefix): text for name, text in os.environ.items() if name.startswith(prefix)
     }
+    environ |= _credentials(place)
     other = Face([])
     other.password_file, other.password_command = file, command
-    place = vault_settings(config, given)
     try:
         return open_(place.url, lambda: password(other, place, environ=environ), settings=place)
     except WrongKeyError as error:

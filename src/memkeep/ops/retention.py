@@ -192,10 +192,9 @@ def _newest_of_each(dated: Sequence[_Dated], period: Period, most: int) -> list[
     """Return the newest of each of the newest periods; `dated` is newest first."""
     found: dict[str, Candidate] = {}
     for known in dated:
-        word = period(known.wall)
-        if word not in found and len(found) == most:
+        if len(found) == most:
             break
-        found.setdefault(word, known.snapshot)
+        found.setdefault(period(known.wall), known.snapshot)
     return list(found.items())
 
 
@@ -211,11 +210,9 @@ def moment(created: str, zone: tzinfo | None) -> datetime | None:
     """Return when a snapshot was taken, by the clock of a zone (None: the machine's); None when it says no time."""
     try:
         at = datetime.fromisoformat(created)
-        there = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(zone)
-        there.astimezone(UTC)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(zone)
     except (ValueError, OverflowError, OSError):
         return None
-    return there
 
 
 def _before(at: datetime, span: str, zone: tzinfo | None) -> datetime:

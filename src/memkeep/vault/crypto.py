@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from blake3 import blake3
 
-from memkeep.errors import DamagedError, UnsupportedError, WrongKeyError
+from memkeep.errors import DamagedError, RefusedError, UnsupportedError, WrongKeyError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -57,6 +57,14 @@ class Keys:
     def encrypted(self) -> bool:
         """Whether objects are encrypted."""
         return self._master is not None
+
+    @property
+    def master(self) -> bytes:
+        """The master key, for key slots only; `RefusedError` in a vault without encryption."""
+        if self._master is None:
+            message = "this vault is not encrypted: it has no keys"
+            raise RefusedError(message, hint="memkeep copy --to DIR   (an encrypted one)", code="not_encrypted")
+        return self._master
 
     def header(self, kind: bytes) -> bytes:
         """Return a fresh header with a fresh salt."""
@@ -140,6 +148,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_kib: int = 0
     iterations: int = 0
     lanes: int = 0
+    label: str = ""  # what its owner calls it; everyone who can read the storage can read this
 
 
 def new_master() -> bytes:
@@ -147,11 +156,11 @@ def new_master() -> bytes:
     return random_source.token_bytes(MASTER_SIZE)
 
 
-def password_slot(master: bytes, password: str, vault_id: str, created: str) -> Slot:
+def password_slot(master: bytes, password: str, vault_id: str, created: str, label: str = "") -> Slot:
     """Wrap the master key for a password."""
     salt = random_source.token_bytes(_SALT_SIZE)
     wrapped = _wrap(_argon(password, salt, **ARGON), master, vault_id)
-    return Slot(kind="password", created=created, salt=salt.hex(), wrapped=wrapped.hex(), **ARGON)
+    return Slot(kind="password", created=created, salt=salt.hex(), wrapped=wrapped.hex(), label=label, **ARGON)
 
 
 def recovery_slot(master: bytes, vault_id: str, created: str) -> tuple[Slot, str]:

@@ -360,12 +360,16 @@ def read_slots(storage: Storage) -> tuple[list[Slot], list[DamagedError]]:
     for stat in sorted(storage.list(layout.KEYS)):
         with suppress(UnsupportedError):
             try:
-                data = _get(storage, stat)
-                slot = _decoded(_SLOT, data, stat.key, stat.key)
-                slots.append(crypto.check_slot(slot, stat.key))
+                slots.append(read_slot(storage, stat))
             except DamagedError as error:
                 damaged.append(error)
     return slots, damaged
+
+
+def read_slot(storage: Storage, stat: Stat) -> Slot:
+    """Return a key slot that can be tried; raises `DamagedError`, or `UnsupportedError` for one of a newer kind."""
+    data = _get(storage, stat)
+    return crypto.check_slot(_decoded(_SLOT, data, stat.key, stat.key), stat.key)
 
 
 def seal_number(key: str) -> int:

@@ -1,0 +1,189 @@
+"""Forget snapshots: those that a retention policy does not keep, or those that are named.
+
+What is forgotten is no longer listed and can't be restored; the space is given back by `prune`. Unless confirmed, the
+last good snapshot of a store stays: the newest that was proven to `readable` or higher, or its last one at all when
+none was.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import msgspec
+
+from memkeep import clock
+from memkeep.config import Retention
+from memkeep.errors import RefusedError, StoreError
+from memkeep.model import Rung, Snapshot
+from memkeep.ops.retention import Candidate, Verdict, judge
+from memkeep.ops.snapshots import rung_of
+from memkeep.vault import format
+from memkeep.vault.vault import Vault
+
+_ID = re.compile("[0-9a-f]{64}")
+
+
+class KeptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot that stays, and why. Named snapshots are forgotten for no rule: then what stays needs no reason."""
+
+    snapshot: str
+    created: str
+    system: str
+    path: str
+    host: str
+    tag: str | None
+    rung: Rung
+    reasons: tuple[str, ...]
+
+
+class ForgottenRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot that goes. Of one whose manifest is `damaged` or lost only the id is known."""
+
+    snapshot: str
+    damaged: bool = False
+    created: str | None = None
+    system: str | None = None
+    path: str | None = None
+    host: str | None = None
+    tag: str | None = None
+    rung: Rung = Rung.NONE
+
+
+class ForgetResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What stays and what goes, each oldest first."""
+
+    dry_run: bool
+    kept: tuple[KeptRow, ...]
+    forgotten: tuple[ForgottenRow, ...]
+
+
+def forget(
+    vault: Vault,
+    names: Sequence[str] = (),
+    *,
+    retention: Retention | None = None,
+    confirm: str | None = None,
+    dry_run: bool = False,
+) -> ForgetResult:
+    """Forget the snapshots that are named, or else those that the policy does not keep.
+
+    `confirm` names the system whose last good snapshot may go; a policy keeps at least one of each store even then.
+    Raises `StoreError` for a name that fits no snapshot, `RefusedError` (`last_good`) for named ones that must be
+    confirmed, `UsageError` for a policy that makes no sense, `VaultLeasedError` while another removes things.
+    """
+    with ExitStack() as held:
+        if not dry_run:
+            # Taken before looking: so no other can take away in between what this one counts on staying.
+            held.enter_context(vault.lease("forget", exclusive=True))
+        listed = vault.snapshots()
+        if names:
+            damaged, gone = _named(vault, listed, names)
+            candidates = [_candidate(vault, one) for one in listed]
+            verdicts = [Verdict(snapshot=one, reasons=() if one.id in gone else ("not named",)) for one in candidates]
+            _check_last_good(verdicts, confirm)
+        else:
+            damaged = []
+            unguarded = frozenset([confirm]) if confirm is not None else frozenset()
+            candidates = [_candidate(vault, one) for one in listed]
+            verdicts = judge(candidates, retention or Retention(), now=clock.now(), unguarded=unguarded)
+        result = ForgetResult(
+            dry_run=dry_run,
+            kept=tuple(_kept(one) for one in verdicts if one.reasons),
+            forgotten=(
+                *(ForgottenRow(snapshot=name, damaged=True) for name in damaged),
+                *(_forgotten(one.snapshot) for one in verdicts if not one.reasons),
+            ),
+        )
+        if not dry_run and result.forgotten:
+            keys = [format.SNAPSHOTS + one.snapshot for one in result.forgotten]
+            refused = vault.remove(keys)
+            vault.damaged = [error for error in vault.damaged if error.obj not in keys]
+            if refused:
+                raise refused[0]
+    return result
+
+
+def _candidate(vault: Vault, snapshot: Snapshot) -> Candidate:
+    return Candidate(
+        id=snapshot.id,
+        created=snapshot.created,
+        system=snapshot.system,
+        path=snapshot.path,
+        host=snapshot.host,
+        tag=snapshot.tag,
+        rung=rung_of(vault, snapshot)[0],
+    )
+
+
+def _named(vault: Vault, listed: Sequence[Snapshot], names: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Return the ids that names stand for: those of damaged or lost manifests, and those of readable ones."""
+    broken = _broken(vault)
+    damaged: dict[str, None] = {}
+    gone = set()
+    for name in names:
+        fitting = [one for one in broken if one.startswith(name.lower())]
+        readable = [one for one in listed if one.id.startswith(name.lower())]
+        if len(fitting) == 1 and not readable:
+            damaged |= dict.fromkeys(fitting)
+        elif fitting:
+            message = f"{name} names {len(fitting) + len(readable)} snapshots"
+            raise StoreError(message, code="no_snapshot", hint="memkeep verify --all")
+        else:
+            gone.add(vault.resolve(name).id)
+    return list(damaged), gone
+
+
+def _broken(vault: Vault) -> list[str]:
+    """Return the ids of snapshots whose manifest can't be read, or was lost without being forgotten."""
+    keys = {error.obj for error in vault.damaged}
+    there = {stat.key for stat in vault.storage.list(format.SNAPSHOTS)}
+    seals = vault.log()[0].values()
+    sealed = {key for seal in seals for key in seal.snapshots}
+    keys |= sealed - there - {key for seal in seals for key in seal.forgotten}
+    names = {key.removeprefix(format.SNAPSHOTS) for key in keys if key.startswith(format.SNAPSHOTS)}
+    return sorted(name for name in names if _ID.fullmatch(name))
+
+
+def _check_last_good(verdicts: Sequence[Verdict], confirm: str | None) -> None:
+    """Refuse to take a store's only good snapshots, or its only ones at all, unless that was confirmed."""
+    stores: dict[tuple[str, str, str], list[Verdict]] = {}
+    for one in verdicts:
+        stores.setdefault(one.snapshot.store, []).append(one)
+    for (system, path, _), own in stores.items():
+        good = [one for one in own if one.snapshot.good] or own
+        if system == confirm or any(one.reasons for one in good):
+            continue
+        last = good[-1].snapshot
+        named = " ".join(one.snapshot.id[:12] for one in own if not one.reasons)
+        what = "good snapshot" if last.good else "snapshot"
+        raise RefusedError(
+            f"{last.id[:12]} is the last {what} of {system} at {path}",
+            hint=f"memkeep forget {named} --confirm={system}",
+            code="last_good",
+        )
+
+
+def _kept(verdict: Verdict) -> KeptRow:
+    one = verdict.snapshot
+    return KeptRow(
+        snapshot=one.id,
+        created=one.created,
+        system=one.system,
+        path=one.path,
+        host=one.host,
+        tag=one.tag,
+        rung=one.rung,
+        reasons=verdict.reasons,
+    )
+
+
+def _forgotten(one: Candidate) -> ForgottenRow:
+    return ForgottenRow(
+        snapshot=one.id,
+        created=one.created,
+        system=one.system,
+        path=one.path,
+        host=one.host,
+        tag=one.tag,
+        rung=one.rung,
+    )
