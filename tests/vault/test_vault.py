@@ -7,6 +7,7 @@ import pytest
 from memkeep.errors import DamagedError, RefusedError, StorageError, StoreError, VaultMissingError, WrongKeyError
 from memkeep.storage.local import LocalStorage
 from memkeep.storage.memory import MemoryStorage
+from memkeep.testing.faults import FaultyStorage
 from memkeep.testing.snapshots import PATH, SYSTEM, read, take
 from memkeep.vault import crypto
 from memkeep.vault import format as layout
@@ -30,14 +31,14 @@ def test_a_new_vault_has_two_keys_a_seal_and_its_config(storage: MemoryStorage) 
         assert found.config == vault.config
         (seal,) = found.seals().values()
         assert set(seal.keys) == {key for key in storage.objects if key.startswith("keys/")}
-    assert vaults.is_encrypted(storage)
+    assert vault.config.encrypted
 
 
 def test_a_vault_without_encryption_has_no_keys(storage: MemoryStorage) -> None:
     vault, recovery = vaults.create(storage, None)
     assert recovery is None
     assert folders(storage) == ["config", "seals"]
-    assert not vaults.is_encrypted(storage)
+    assert not vault.config.encrypted
     take(vault, {"a": b"some text " * 100}, created="1")
     found = vaults.open_vault(storage, None)
     assert read(found, found.resolve("latest")) == {"a": b"some text " * 100}
@@ -79,7 +80,6 @@ def test_a_vault_whose_config_was_removed_is_damaged_and_is_not_made_anew(storag
     before = dict(storage.objects)
     for ask in (
         lambda: vaults.open_vault(storage, "correct horse"),
-        lambda: vaults.is_encrypted(storage),
         lambda: vaults.create(storage, "pw"),
     ):
         with pytest.raises(DamagedError, match="config is missing") as error:
@@ -90,11 +90,34 @@ def test_a_vault_whose_config_was_removed_is_damaged_and_is_not_made_anew(storag
     assert vaults.open_vault(storage, "correct horse").snapshots()
 
 
+def test_the_password_is_asked_for_only_when_it_is_needed(storage: MemoryStorage, vault: Vault) -> None:
+    plain = MemoryStorage()
+    vaults.create(plain, None)
+    asked: list[str] = []
+
+    def ask() -> str:
+        asked.append("once")
+        return "correct horse"
+
+    vaults.open_vault(plain, ask)
+    assert asked == []
+    vaults.open_vault(storage, ask)
+    assert asked == ["once"]
+    with pytest.raises(WrongKeyError, match="no password was given"):
+        vaults.open_vault(storage, lambda: None)
+
+
+def test_a_vault_is_opened_with_few_requests(storage: MemoryStorage, vault: Vault) -> None:
+    counted = FaultyStorage(storage)
+    vaults.open_vault(counted, "correct horse")
+    calls = [(call, key.partition("/")[0]) for call, key in counted.calls]
+    assert sorted(calls) == [("get", "config"), ("get", "keys"), ("get", "keys"), ("list", "index"), ("list", "keys")]
+
+
 def test_where_no_vault_is_that_is_said(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "nothing")
-    for ask in (lambda: vaults.open_vault(storage, None), lambda: vaults.is_encrypted(storage)):
-        with pytest.raises(VaultMissingError, match="there is no vault at"):
-            ask()
+    with pytest.raises(VaultMissingError, match="there is no vault at"):
+        vaults.open_vault(storage, None)
     assert not vaults.exists(storage)
     assert not (tmp_path / "nothing").exists()
 

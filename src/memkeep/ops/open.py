@@ -103,9 +103,7 @@ def open_vault(
     if cached and settings.cache and not storage.capabilities.near:
         # Outermost: what is here is not limited, asked for again, or in need of anything.
         storage = CachedStorage(storage, cache_folder(url), settings.cache_size)
-    if not vaults.is_encrypted(storage):
-        return vaults.open_vault(storage, None)
-    return vaults.open_vault(storage, password() if callable(password) else password)
+    return vaults.open_vault(storage, password)
 
 
 def uncached(vault: Vault) -> Vault:

@@ -1,7 +1,7 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
@@ -317,13 +317,8 @@ def exists(storage: Storage) -> bool:
     return True
 
 
-def is_encrypted(storage: Storage) -> bool:
-    """Say whether the vault needs a password; raises as `open_vault` does when there is none."""
-    return _config(storage).encrypted
-
-
-def open_vault(storage: Storage, secret: str | None) -> Vault:
-    """Open a vault with its password or recovery key (None for one without encryption)."""
+def open_vault(storage: Storage, secret: str | Callable[[], str | None] | None) -> Vault:
+    """Open a vault with its password or recovery key; a function that gives it is called only if it is encrypted."""
     config = _config(storage)
     if not config.encrypted:
         if any(True for _ in storage.list(layout.KEYS)):
@@ -331,13 +326,15 @@ def open_vault(storage: Storage, secret: str | None) -> Vault:
             message = "config says that the vault is not encrypted, but it has key slots"
             raise DamagedError(message, obj=layout.CONFIG, hint="cp OTHER_COPY/config VAULT/config")
         return Vault(storage, config, Keys(None, config.id))
+    if callable(secret):
+        secret = secret()
     if secret is None:
         message = f"the vault {storage.url} is encrypted and no password was given"
         raise WrongKeyError(
             message, hint="export MEMKEEP_PASSWORD=... or add --password-file FILE", code="password_missing"
         )
     slots, damaged = read_slots(storage)
-    if not any(True for _ in storage.list(layout.KEYS)):
+    if not slots and not damaged and not any(True for _ in storage.list(layout.KEYS)):
         message = "all key slots were removed: nothing opens the vault until one is put back from a copy"
         raise DamagedError(message, obj=layout.KEYS, hint="cp OTHER_COPY/keys/* VAULT/keys/")
     try:
