@@ -111,7 +111,14 @@ def test_a_vault_is_opened_with_few_requests(storage: MemoryStorage, vault: Vaul
     counted = FaultyStorage(storage)
     vaults.open_vault(counted, "correct horse")
     calls = [(call, key.partition("/")[0]) for call, key in counted.calls]
-    assert sorted(calls) == [("get", "config"), ("get", "keys"), ("get", "keys"), ("list", "index"), ("list", "keys")]
+    assert sorted(calls) == [
+        ("get", "config"),
+        ("get", "keys"),
+        ("get", "keys"),
+        ("list", "index"),
+        ("list", "keys"),
+        ("list", "marks"),
+    ]
 
 
 def test_where_no_vault_is_that_is_said(tmp_path: Path) -> None:

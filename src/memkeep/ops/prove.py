@@ -104,10 +104,9 @@ def read_back(
 
 def still_there(vault: Vault, chunks: set[bytes]) -> None:
     """Raise `DamagedError` for a pack that a snapshot about to be committed leans on and that a prune has marked."""
-    vault.refresh()
+    marked = vault.refresh()
     packs = packs_of(vault, chunks)
     errors = Packs(vault).present(packs)
-    marked = {key for mark in vault.marks().values() for key in mark.objects}
     errors += [
         DamagedError(f"{pack} is about to be removed", obj=pack, code=MARKED) for pack in packs if pack in marked
     ]

@@ -30,7 +30,7 @@ class Reader:
     """Chunks by id. Safe to use from several threads."""
 
     def __init__(
-        self, storage: Storage, keys: Keys, index: Index, *, missing: Callable[[], None] = lambda: None
+        self, storage: Storage, keys: Keys, index: Index, *, missing: Callable[[], object] = lambda: None
     ) -> None:
         self._storage = storage
         self._missing = missing  # called when a pack is gone: a prune may have put its chunks elsewhere

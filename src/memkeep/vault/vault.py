@@ -70,12 +70,13 @@ class Vault:
             )
             yield stack.enter_context(writer)
 
-    def refresh(self) -> None:
-        """Read what other processes have added to the index, and distrust the packs that a prune has marked."""
+    def refresh(self) -> set[str]:
+        """Read what other processes have added to the index; distrust the packs that a prune has marked, return all."""
         self._load_index()
-        for mark in self.marks().values():
-            for key in mark.objects:
-                self.index.distrust(key)
+        marked = {key for mark in self.marks().values() for key in mark.objects}
+        for key in marked:
+            self.index.distrust(key)
+        return marked
 
     def lease(self, what: str, *, exclusive: bool) -> Held:
         """Return a context that holds a lease; entering it raises `VaultLeasedError` when another excludes it."""
