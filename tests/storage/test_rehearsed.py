@@ -25,14 +25,16 @@ def test_what_is_put_can_be_read_and_is_not_beneath(beneath: MemoryStorage) -> N
     assert list(beneath.objects) == ["a/old"]
 
 
-def test_nothing_is_put_twice_or_removed(beneath: MemoryStorage) -> None:
+def test_nothing_is_put_twice_and_nothing_beneath_is_removed(beneath: MemoryStorage) -> None:
     storage = RehearsedStorage(beneath)
     storage.put_new("a/new", [b"new"])
     for key in ("a/new", "a/old"):
         with pytest.raises(ObjectExistsError):
             storage.put_new(key, [b"other"])
-        with pytest.raises(StorageError):
-            storage.delete(key)
+    with pytest.raises(StorageError):
+        storage.delete("a/old")
+    storage.delete("a/new")
+    assert [stat.key for stat in storage.list("a/")] == ["a/old"]
     assert (storage.put_bytes, beneath.objects) == (3, {"a/old": b"old"})
     with pytest.raises(ObjectMissingError):
         storage.get("a/none")
