@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 
 import msgspec
 
@@ -21,7 +22,7 @@ from memkeep.model import (
     StoredEntry,
 )
 from memkeep.ops import secrets
-from memkeep.ops.prove import Packs, chunks_of, read_back
+from memkeep.ops.prove import MARKED, Packs, chunks_of, read_back, still_there
 from memkeep.records.summary import summarise
 from memkeep.vault import format
 from memkeep.vault.reader import split_ids
@@ -83,8 +84,11 @@ def copy(
     size = run.plan(chosen)
     if dry_run:
         return run.result([_row(one, "", 0, run.left_out(one)) for one in run.planned], size, dry_run=True)
-    run.carry()
-    return run.result(list(run.commit_all()), size, dry_run=False)
+    with ExitStack() as stack:
+        if target.storage.capabilities.fresh:  # from the first chunk to the last snapshot: no prune takes it away
+            stack.enter_context(target.lease("copy", exclusive=False))
+        run.carry()
+        return run.result(list(run.commit_all()), size, dry_run=False)
 
 
 def identity(vault: Vault, snapshot: Snapshot) -> Identity:
@@ -294,6 +298,9 @@ class _Run:
             try:
                 return self._commit(snapshot, there, owned)
             except DamagedError as error:
+                if error.code == MARKED:  # a prune came between; what it marked is not leaned on again
+                    self._bring(self._needs(self._images(snapshot)))
+                    continue
                 if error.obj not in self._old or error.obj in self._healed:
                     raise
                 self._target.index.distrust(error.obj)
@@ -327,6 +334,7 @@ class _Run:
             proven = self._proven | writer.checked
             read_back(self._target, summaries, copies, packs=self._packs, proven=proven, events=self._events)
             self._proven |= chunks_of((), copies)
+            still_there(self._target, chunks_of(summaries, copies))
             seal, number = self._target.next_seal()
             writer.added_bytes += owned
             made = writer.commit(
