@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import msgspec
 
@@ -90,8 +90,10 @@ def backup(
     """Take one snapshot of each store, while their agents go on writing.
 
     `secrets="auto"` takes secret parts into an encrypted vault and leaves them out of another. With `verify` the
-    snapshot is read back before it is listed. A store that fails does not keep others from being backed up: it is in
-    `failed` beside those that were `unfound`. Raises what the first one met when no snapshot was made at all.
+    snapshot is read back before it is listed: all that it leans on where reading costs nothing; in a far storage what
+    was written, while the older packs are listed if the backup before has read them. A store that fails does not keep
+    others from being backed up: it is in `failed` beside those that were `unfound`. Raises what the first one met when
+    no snapshot was made at all.
     """
     reports: list[SnapshotReport] = []
     failed = list(unfound)
@@ -188,7 +190,8 @@ class _Run:
             self._vault.writer(check=verify) as writer,
             ThreadPoolExecutor(1, "memkeep-hash") as background,
         ):
-            if verify and parent is not None:
+            near = self._vault.storage.capabilities.near
+            if verify and near and parent is not None:
                 # While the store is scanned: the packs of the parent are most of what the snapshot will need.
                 background.submit(packs.intact, _packs(self._vault, parent, before), SILENT)
             self._events.step("freezing")
@@ -202,8 +205,15 @@ class _Run:
             if verify:
                 self._events.step("reading back")
                 background.shutdown()
-                proven = writer.checked | _proven(parent, before)
-                read_back(self._vault, summaries, images, packs=packs, proven=proven, events=self._events)
+                read_back(
+                    self._vault,
+                    summaries,
+                    images,
+                    packs=packs,
+                    proven=writer.checked | _proven(parent, before),
+                    trusted=() if near or not _is_proven(parent) else set(_packs(self._vault, parent, before)),
+                    events=self._events,
+                )
                 rung = self._reached(images)
             snapshot = Snapshot(
                 created=clock.now().isoformat(timespec="microseconds"),
@@ -343,9 +353,11 @@ def _summary(image: PartImage, recipe: Recipe) -> PartSummary:
 
 def _proven(parent: Snapshot | None, images: dict[str, PartImage]) -> set[bytes]:
     """Return the chunks that the parent's own backup has decoded."""
-    if parent is None or parent.rung.height < Rung.INTACT.height:
-        return set()
-    return chunks_of(parent.parts, list(images.values()))
+    return chunks_of(parent.parts, list(images.values())) if _is_proven(parent) else set()
+
+
+def _is_proven(parent: Snapshot | None) -> TypeGuard[Snapshot]:
+    return parent is not None and parent.rung.height >= Rung.INTACT.height
 
 
 def _packs(vault: Vault, parent: Snapshot, images: dict[str, PartImage]) -> list[str]:

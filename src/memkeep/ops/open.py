@@ -14,7 +14,7 @@ from memkeep.config import VaultSettings
 from memkeep.errors import RefusedError, UsageError
 from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.base import Storage
-from memkeep.storage.cache import CachedStorage
+from memkeep.storage.cache import CachedStorage, origin
 from memkeep.storage.limit import LimitedStorage
 from memkeep.storage.local import TMP
 from memkeep.storage.places import storage_at
@@ -108,8 +108,8 @@ def open_vault(
 
 def uncached(vault: Vault) -> Vault:
     """Return a vault as its place itself shows it, whatever was kept of it here."""
-    storage = vault.storage
-    return Vault(storage.beneath, vault.config, vault.keys) if isinstance(storage, CachedStorage) else vault
+    storage = origin(vault.storage)
+    return vault if storage is vault.storage else Vault(storage, vault.config, vault.keys)
 
 
 def cache_folder(url: str, environ: Mapping[str, str] = os.environ) -> Path:

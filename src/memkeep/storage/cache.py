@@ -25,6 +25,11 @@ RESERVE = 1 << 28  # bytes that stay free on the disk of the folder
 _NAMED = re.compile(r"(?:(?:keys|index|snapshots)/|seals/\d+-|data/[0-9a-f]{2}/)[0-9a-f]{64}")
 
 
+def origin(storage: Storage) -> Storage:
+    """Return a storage as it is, whatever is kept of it here: for what proves it."""
+    return storage.beneath if isinstance(storage, CachedStorage) else storage
+
+
 class CachedStorage:
     """Answers from `folder` what never changes; asks the storage beneath for what there is (`list`, `stat`).
 
