@@ -22,6 +22,7 @@ class SshServer:
         self.user = getpass.getuser()
         self.settings: list[str] = []  # more lines of sshd_config
         self.sftp = "internal-sftp"
+        self.keys = f"{folder}/authorized_keys"
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -56,7 +57,7 @@ class SshServer:
                     f"Port {self.port}",
                     "ListenAddress 127.0.0.1",
                     f"HostKey {self.folder}/host_key",
-                    f"AuthorizedKeysFile {self.folder}/authorized_keys",
+                    f"AuthorizedKeysFile {self.keys}",
                     "PidFile none",
                     "UsePAM no",
                     "StrictModes no",

@@ -1,9 +1,14 @@
 """SFTP against a real OpenSSH server: the contract, and all that can go wrong between here and there."""
 
+import asyncio
+import contextlib
 import gc
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -13,6 +18,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from tests.conftest import REPO
 from tests.openssh import SshServer, new_key
 
 from memkeep.errors import StorageError, StorageUnreachableError, UnsupportedError, UsageError
@@ -66,7 +72,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_files_and_folders_are_for_their_owner_alone(storage: Storage, folder: Path) -> None:
     storage.put_new(KEY, [b"x"])
-    assert (folder / KEY).stat().st_mode & 0o777 == 0o600
+    assert (folder / KEY).stat().st_mode & 0o777 == 0o400
     for made in (folder, folder / "data", folder / "data/ab", folder / "tmp"):
         assert made.stat().st_mode & 0o777 == 0o700
     assert files(folder) == {KEY: 1}
@@ -174,6 +180,78 @@ def test_links_to_files_are_listed_and_other_things_are_not(storage: Storage, fo
     os.mkfifo(folder / "data" / "pipe")
     (folder / "data" / os.fsdecode(b"\xff")).write_text("x")
     assert sorted(storage.list("")) == [("data/a", 4), ("data/b", 4)]
+
+
+# The account that may only add, as docs/how-to/sftp.md describes it
+
+
+@pytest.fixture
+def guarded(ssh_server: SshServer) -> Iterator[SshServer]:
+    """Return the server as the how-to sets it up, for an account that is not root's."""
+    allowed = re.search(r"internal-sftp -p (\S+)", (REPO / "docs/how-to/sftp.md").read_text())
+    assert allowed is not None
+    with tempfile.TemporaryDirectory(prefix="memkeep-sftp-") as name:
+        login = Path(name, "login")
+        login.mkdir()
+        if os.geteuid() == 0:
+            Path(name).chmod(0o755)
+            ssh_server.user = "nobody"
+            shutil.chown(login, "nobody")
+            shutil.copy(ssh_server.folder / "authorized_keys", name)
+            ssh_server.keys = f"{name}/authorized_keys"
+        ssh_server.sftp = f"internal-sftp -p {allowed[1]} -d {login}"
+        ssh_server.restart()
+        yield ssh_server
+
+
+async def attack(server: SshServer, key: str, other: str) -> set[str]:
+    """Try to harm an object by every request there is; return what the server did."""
+    done = set()
+    async with (
+        asyncssh.connect("127.0.0.1", server.port, username=server.user) as line,
+        line.start_sftp_client() as sftp,
+    ):
+
+        async def write(flags: str) -> None:
+            async with sftp.open(key, flags) as file:
+                await file.write("other")
+
+        folder = str(Path(key).parent)
+        attempts = {
+            "remove": sftp.remove(key),
+            "empty": write("w"),
+            "overwrite": write("r+"),
+            "append": write("a"),
+            "cut": sftp.truncate(key, 0),
+            "change mode": sftp.chmod(key, 0o600),
+            "rename": sftp.rename(key, "gone"),
+            "rename as POSIX has it": sftp.posix_rename(key, "gone"),
+            "replace": sftp.posix_rename(other, key),
+            "rename folder": sftp.rename(folder, "gone"),
+            "remove folder": sftp.rmdir(folder),
+            "change mode of folder": sftp.chmod(folder, 0),
+            "link over": sftp.link(other, key),
+            "symlink over": sftp.symlink(other, key),
+        }
+        for name, attempt in attempts.items():
+            with contextlib.suppress(asyncssh.SFTPError):
+                await attempt
+                done.add(name)
+    return done
+
+
+def test_an_account_that_may_only_add_can_change_nothing(guarded: SshServer) -> None:
+    storage = storage_at(guarded.url("/~/vault"))
+    storage.put_new(KEY, [b"precious"])
+    storage.put_new("data/ab/other", [b"more"])
+    assert storage.capabilities.exclusive
+    with pytest.raises(StorageError) as error:
+        storage.delete(KEY)
+    assert error.value.code == "storage_denied"
+    with pytest.raises(ObjectExistsError):
+        storage.put_new(KEY, [b"other"])
+    assert asyncio.run(attack(guarded, f"vault/{KEY}", "vault/data/ab/other")) == set()
+    assert (storage.get(KEY), storage.get("data/ab/other")) == (b"precious", b"more")
 
 
 # The line

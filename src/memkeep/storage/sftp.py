@@ -38,7 +38,10 @@ def connect(url: str) -> "SftpStorage":
 
 
 class SftpStorage:
-    """Objects as files in a folder of an SFTP server, made when the first is written; files 0600, folders 0700.
+    """Objects as files in a folder of an SFTP server, made when the first is written; folders have 0700.
+
+    Files have 0400: where the server denies an account to remove, to rename and to change modes, not even their owner
+    can change them any more (see docs/how-to/sftp.md).
 
     Durable where the server has `fsync@openssh.com` (OpenSSH does). A name is made with `hardlink@openssh.com`, which
     never replaces; where there are no hard links, with a rename to a name that was free just before.
@@ -125,7 +128,7 @@ class SftpStorage:
         import asyncssh
 
         async def opened() -> "asyncssh.SFTPClientFile":
-            return await sftp.open(path, "xb", asyncssh.SFTPAttrs(permissions=0o600))
+            return await sftp.open(path, "xb", asyncssh.SFTPAttrs(permissions=0o400))
 
         try:
             file = await opened()
@@ -138,8 +141,12 @@ class SftpStorage:
             async for entry in sftp.scandir(self._at(TMP)):
                 mtime = entry.attrs.mtime
                 if now is not None and mtime is not None and mtime < now - _LEFT_S and is_key(str(entry.filename)):
-                    with contextlib.suppress(asyncssh.SFTPError):
+                    try:
                         await sftp.remove(self._at(f"{TMP}/{entry.filename!s}"))
+                    except asyncssh.SFTPPermissionDenied:
+                        break  # nor any other
+                    except asyncssh.SFTPError:
+                        continue  # another has removed it
         return file
 
     async def _make_folder(self, sftp: "asyncssh.SFTPClient", path: str) -> None:
