@@ -221,6 +221,7 @@ class Liar:
         self.cut = self.close = self.hang = False
         self.asked = 0
         self.headers: dict[str, str] = {}
+        self.heads: dict[str, str] | None = None  # what it says to HEAD, then always with status 200
         self.done = threading.Event()
         liar = self
 
@@ -236,7 +237,10 @@ class Liar:
                 if liar.close or liar.hang:
                     self.close_connection = True
                     return
-                self.send_response(liar.status)
+                heads = liar.heads if self.command == "HEAD" else None
+                self.send_response(liar.status if heads is None else 200)
+                for name, value in (heads or {}).items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(liar.body) + (100 if liar.cut else 0)))
                 self.send_header("ETag", '"tag"')
                 self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
@@ -254,9 +258,9 @@ class Liar:
         self.server.handle_error = lambda *_: None  # type: ignore[method-assign] - clients that gave up are no news
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
-    def says(self, status: int, code: str, more: str = "") -> None:
+    def says(self, status: int, code: str, more: str = "", message: str = "It said so") -> None:
         self.status = status
-        self.body = f"<Error><Code>{code}</Code><Message>It said so</Message>{more}</Error>".encode()
+        self.body = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>".encode()
 
 
 @pytest.fixture
@@ -354,6 +358,64 @@ def client(server: Server) -> Any:
     import boto3
 
     return boto3.client("s3", endpoint_url=server.environment["AWS_ENDPOINT_URL"])
+
+
+# -- Object Lock --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locked(moto: Server) -> str:
+    """Return a bucket that holds every object for 30 days."""
+    boto = client(moto)
+    boto.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+    boto.put_object_lock_configuration(
+        Bucket="locked",
+        ObjectLockConfiguration={
+            "ObjectLockEnabled": "Enabled",
+            "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 30}},
+        },
+    )
+    return "s3://locked"
+
+
+def test_a_bucket_that_holds_objects_takes_new_ones_and_keeps_what_is_deleted(moto: Server, locked: str) -> None:
+    storage = storage_at(f"{locked}/vault")
+    storage.put_new(KEY, [b"x"])
+    with pytest.raises(ObjectExistsError):
+        storage.put_new(KEY, [b"y"])
+    assert storage.get(KEY) == b"x"
+    storage.delete(KEY)  # such a bucket has versions: this hides the object
+    assert [stat.key for stat in storage.list("")] == []
+    boto = client(moto)
+    version = boto.list_object_versions(Bucket="locked", Prefix=f"vault/{KEY}")["Versions"][0]["VersionId"]
+    with pytest.raises(Exception, match="AccessDenied"):
+        boto.delete_object(Bucket="locked", Key=f"vault/{KEY}", VersionId=version)
+    boto.delete_object(Bucket="locked", Key=f"vault/{KEY}", VersionId=marker_of(boto, f"vault/{KEY}"))
+    assert storage.get(KEY) == b"x"
+
+
+def marker_of(boto: Any, path: str) -> str:
+    found: str = boto.list_object_versions(Bucket="locked", Prefix=path)["DeleteMarkers"][0]["VersionId"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("told", "message", "expected"),
+    [
+        ({"x-amz-object-lock-retain-until-date": "2031-05-01T00:00:00Z"}, "No", "until 2031-05-01T00:00:00Z"),
+        ({"x-amz-object-lock-legal-hold": "ON"}, "No", "until its legal hold is taken away"),
+        ({}, "Access Denied because object protected by object lock.", "until a day that the server does not tell"),
+        ({}, "No", ""),
+    ],
+)
+def test_what_object_lock_holds_is_told_from_what_is_denied(
+    liar: "Liar", told: dict[str, str], message: str, expected: str
+) -> None:
+    liar.says(403, "AccessDenied", message=message)
+    liar.heads = told
+    with pytest.raises(StorageError, match=rf"could not delete {KEY} .*{expected}") as error:
+        storage_at("s3://bucket").delete(KEY)
+    assert error.value.code == ("storage_locked" if expected else "storage_denied")
 
 
 # -- URLs and settings --------------------------------------------------------------------------------------------

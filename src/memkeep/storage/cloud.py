@@ -18,7 +18,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from memkeep.errors import StorageError, UsageError
 from memkeep.storage import aws, cloud_signed
 from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, check_key, is_key
-from memkeep.storage.cloud_errors import PASSING, Place, Trouble, failure, locked, trouble
+from memkeep.storage.cloud_errors import PASSING, Place, Trouble, failure, locked, trouble, wants_md5
 
 if TYPE_CHECKING:
     from obstore import PutMode
@@ -78,6 +78,7 @@ class CloudStorage:
         self._environment = environment
         self._settings = aws.settings(environment) if place.scheme == "s3" else None
         self._stores: dict[str, Store] = {}
+        self._md5 = False  # the server wants an MD5 with each object
         self._ranges = True  # the server answers a request for a range as HTTP says
         # Of whoever else speaks S3 it is not known whether they know `If-None-Match`.
         self._exclusive = None if self._settings is not None and self._settings.endpoint else True
@@ -193,14 +194,29 @@ class CloudStorage:
         except ObjectExistsError:
             return True
         except StorageError as error:
-            if isinstance(error.__cause__, BaseError) and trouble(error.__cause__).status == HTTPStatus.NOT_IMPLEMENTED:
-                return False
-            raise
+            cause = error.__cause__
+            said = cause.trouble if isinstance(cause, cloud_signed.SignedError) else None
+            said = trouble(cause) if isinstance(cause, BaseError) else said
+            if said is None or said.status != HTTPStatus.NOT_IMPLEMENTED:
+                raise
         return False
 
     def _put(self, key: str, whole: bytes, *, mode: "PutMode") -> None:
-        with self._explained("write", key):
-            obstore.put(self._store(len(whole)), self._path(key), whole, mode=mode, use_multipart=False)
+        if not self._md5:
+            try:
+                with self._explained("write", key):
+                    obstore.put(self._store(len(whole)), self._path(key), whole, mode=mode, use_multipart=False)
+                    return
+            except StorageError as error:
+                if not (isinstance(error.__cause__, BaseError) and wants_md5(trouble(error.__cause__))):
+                    raise
+            self._md5 = True
+        try:
+            cloud_signed.put(self._store(0), self._path(key), whole, new=mode == "create")
+        except cloud_signed.SignedError as error:
+            if error.trouble.status == HTTPStatus.PRECONDITION_FAILED:
+                raise _taken(key) from error
+            raise failure(error.trouble, "write", key, self._place) from error
 
     def _path(self, key: str) -> str:
         return f"{self._place.prefix}/{key}" if self._place.prefix else key

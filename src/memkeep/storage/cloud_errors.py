@@ -16,6 +16,8 @@ _REGION = re.compile(r"<Region>([\w-]+)</Region>|expecting '([\w-]+)'")
 # Without any the client asks for those of a machine in the provider's own data centre.
 _NO_CREDENTIALS = re.compile(r"http://(169\.254\.169\.254|metadata\.google|metadata/)")
 _BROKEN = re.compile(r"HTTP error|error sending request|body error|timed? ?out|connection", re.IGNORECASE)
+# What servers say that hold objects by Object Lock and take no other checksum of them than an MD5.
+_MD5_WANTED = re.compile("Content-MD5", re.IGNORECASE)
 # Worth another try although the status is no 5xx: the server waits no longer, or other bytes arrived than were sent.
 PASSING = {
     "BadDigest",
@@ -58,14 +60,23 @@ def trouble(error: Exception) -> Trouble:
     text = str(error).partition("\n\nDebug source")[0]
     if _NO_CREDENTIALS.search(text):
         return Trouble(401, "NoCredentials", "no credentials were found")
-    status, *rest = (pattern.search(text) for pattern in (_STATUS, _CODE, _MESSAGE, _REGION))
-    code, message, region = map(_group, rest)
     if "redirect without LOCATION" in text:
         return Trouble(301, "PermanentRedirect", "301 the bucket lies in another region")
-    if status is None:
-        kind = "" if _BROKEN.search(text) else "Unknown"
-        return Trouble(0, kind, text.rpartition(" - ")[2][:300])
-    return Trouble(int(status[1]), code, " ".join(filter(None, (status[1], code, message.strip()))), region)
+    if status := _STATUS.search(text):
+        return answered(int(status[1]), text)
+    kind = "" if _BROKEN.search(text) else "Unknown"
+    return Trouble(0, kind, text.rpartition(" - ")[2][:300])
+
+
+def answered(status: int, text: str) -> Trouble:
+    """Read the answer of a server."""
+    code, message, region = (_group(pattern.search(text)) for pattern in (_CODE, _MESSAGE, _REGION))
+    return Trouble(status, code, " ".join(filter(None, (str(status), code, message.strip()))), region)
+
+
+def wants_md5(what: Trouble) -> bool:
+    """Say whether a put was refused because Object Lock needs another checksum."""
+    return what.status == 400 and _MD5_WANTED.search(what.said) is not None  # noqa: PLR2004 - HTTP's number
 
 
 def _group(found: re.Match[str] | None) -> str:
