@@ -39,7 +39,7 @@ def vault(new_vault: Callable[..., OpenVault]) -> Vault:
 
 
 def _run(config: Config, vault: Vault) -> RunResult:
-    return run(config, lambda _: vault, lambda unfound: discover(None, config, unfound=unfound))
+    return run(config, lambda: vault, lambda _: vault, lambda unfound: discover(None, config, unfound=unfound))
 
 
 def _with(config: Config, **more: object) -> Config:
@@ -156,11 +156,11 @@ def test_the_log_is_turned_over_and_old_ones_go(home: Path, monkeypatch: pytest.
 
 
 def test_a_vault_that_can_t_be_opened_is_in_the_log_and_the_last_run(config: Config) -> None:
-    def refuse(_: str | None) -> Vault:
+    def refuse() -> Vault:
         raise WrongKeyError("no password")
 
     with pytest.raises(WrongKeyError):
-        run(config, refuse, lambda _: [])
+        run(config, refuse, lambda _: refuse(), lambda _: [])
     last = run_state.last_run()
     assert last is not None
     assert (last.exit, last.code) == (12, "wrong_key")
@@ -190,10 +190,10 @@ PROGRAM = """
 import sys
 from memkeep.config import Config
 from memkeep.ops.run import run
-def opening(_):
+def opening():
     print("holding", flush=True)
     sys.stdin.read()
-run(Config(), opening, lambda _: [])
+run(Config(), opening, None, lambda _: [])
 """
 
 

@@ -291,3 +291,23 @@ def test_a_vault_that_is_not_there_and_a_program_that_does_not_start_are_refused
     with pytest.raises(RefusedError, match="does not start"):
         schedule.install(job(("/no/such/memkeep",), ()), None, None, 0.5)
     assert schedule.installed() is None
+
+
+def test_a_mirror_whose_password_only_this_shell_knows_is_refused_too(
+    real: Callable, new_vault: Callable[..., OpenVault], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_vault()
+    (home / "note.md").write_text("# One\n")
+    new_vault("mirror")
+    word = home / "word"
+    word.write_text("pw\n")
+    monkeypatch.setenv("MEMKEEP_TO_PASSWORD", "pw")
+    one = real("--vault", str(home / "vault"), "--password-file", str(word))
+    with pytest.raises(RefusedError, match="mirror") as raised:
+        schedule.install(one, None, None, 0.5, vaults=[str(home / "mirror")])
+    assert "MEMKEEP_TO_PASSWORD_FILE" in raised.value.hint
+    monkeypatch.setenv("MEMKEEP_TO_PASSWORD_FILE", str(word))
+    one = real("--vault", str(home / "vault"), "--password-file", str(word))
+    done = schedule.install(one, None, None, 0.5, vaults=[str(home / "mirror")])
+    assert done.installed is not None
+    assert not [note for note in done.notes if "failed" in note]

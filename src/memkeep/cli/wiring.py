@@ -50,20 +50,6 @@ def open_vault(face: Face, config: "Config", *, cached: bool = True) -> "Vault":
     return open_(place.url, lambda: password(face, place), settings=place, cached=cached)
 
 
-def open_vault_named(face: Face, config: "Config", name: str) -> "Vault":
-    """Open another vault, named by a person; its own settings say the password before the environment does."""
-    from memkeep.cli.secrets import password
-    from memkeep.config import vault_settings
-    from memkeep.ops.open import open_vault as open_
-
-    place = vault_settings(config, name)
-    own = place.password_file or place.password_command or place.password_credential
-    other = Face(face.argv)
-    other.verb = face.verb
-    environ = _credentials(place) if own else os.environ
-    return open_(place.url, lambda: password(other, place, environ=environ), settings=place)
-
-
 def _credentials(place: "VaultSettings") -> dict[str, str]:
     """Return where a second vault's credential is; only one that its settings name: the other is the first vault's."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")

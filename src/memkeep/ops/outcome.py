@@ -10,6 +10,7 @@ from memkeep.errors import INCOMPLETE, PROBLEMS, DamagedError
 from memkeep.model import Finding, Rung, Severity
 from memkeep.ops.backup import BackupResult, FailedStore
 from memkeep.ops.freeze import UNREAD
+from memkeep.ops.prune import PruneResult
 from memkeep.ops.verify import VerifyReport
 
 FINISHED = (0, PROBLEMS, INCOMPLETE)
@@ -52,6 +53,11 @@ def status_of_backup(result: BackupResult, *, proven: bool = True) -> int:
 def status_of_failed(failed: Iterable[FailedStore]) -> int:
     """Return the exit status of stores that were not read, 0 of none."""
     return worst(INCOMPLETE if one.exit == 1 else one.exit for one in failed)
+
+
+def status_of_prune(result: PruneResult) -> int:
+    """Return the exit status of a prune: what the storage did not give up is a problem."""
+    return PROBLEMS if result.held else 0
 
 
 def status_of_verify(report: VerifyReport, rung: Rung) -> int:

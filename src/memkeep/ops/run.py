@@ -15,7 +15,10 @@ from memkeep.errors import MemkeepError, UsageError
 from memkeep.events import SILENT, Events
 from memkeep.model import Rung, Store
 from memkeep.ops.backup import BackupResult, FailedStore, backup
-from memkeep.ops.outcome import status_of_backup, status_of_verify, worst
+from memkeep.ops.copy import copy
+from memkeep.ops.forget import forget
+from memkeep.ops.outcome import status_of, status_of_backup, status_of_prune, status_of_verify, worst
+from memkeep.ops.prune import prune
 from memkeep.ops.run_state import LastRun, Log, note_last, only_one
 from memkeep.ops.verify import VerifyReport, verify
 from memkeep.vault.vault import Vault
@@ -85,14 +88,15 @@ class Step(NamedTuple):
 
 def run(
     config: Config,
-    open_vault: Callable[[str | None], Vault],
+    open_vault: Callable[[], Vault],
+    open_other: Callable[[str], Vault],
     find: Callable[[list[FailedStore]], list[Store]],
     *,
     events: Events = SILENT,
 ) -> RunResult:
     """Do the steps of the settings, one run at a time, and return what each of them did.
 
-    `open_vault` opens the vault with a name, or the default one. Raises `VaultLeasedError` while another run is at
+    `open_vault` opens the vault, `open_other` one that copies go to. Raises `VaultLeasedError` while another run is at
     work, `UsageError` for settings that contradict themselves, and what opening the vault raises; both the log and
     `last_run` tell of that too.
     """
@@ -105,7 +109,7 @@ def run(
         log.line("run begins: " + ", ".join(map(_title, plan)))
         failure: BaseException | None = None
         try:
-            work = Work(config, open_vault(None), open_vault, find, events)
+            work = Work(config, open_vault(), open_other, find, events)
             for name, to in plan:
                 reports.append(_step(work, name, to, reports))
                 log.line(_line(reports[-1]))
@@ -188,9 +192,33 @@ def _verify(work: Work, _: str | None) -> Done:
     return Done(report, status_of_verify(report, rung), said)
 
 
+def _forget(work: Work, _: str | None) -> Done:
+    result = forget(work.vault, retention=work.config.retention)
+    return Done(result, 0, f"{len(result.forgotten)} snapshots forgotten, {len(result.kept)} kept")
+
+
+def _prune(work: Work, _: str | None) -> Done:
+    result = prune(work.vault, events=work.events)
+    held = f", {len(result.held)} objects held" if result.held else ""
+    return Done(result, status_of_prune(result), f"{result.removed_bytes} bytes removed{held}")
+
+
+def _copy(work: Work, to: str | None) -> Done:
+    result = copy(work.vault, work.open(str(to)), events=work.events)
+    lost = f", {len(result.failed)} not whole" if result.failed else ""
+    there = f"{len(result.present)} there already"
+    said = f"{len(result.copied)} snapshots copied, {there}{lost}, {result.added_bytes} bytes added"
+    return Done(result, status_of(result.findings), said)
+
+
+PROVEN = ("backup", "verify")
+
 STEPS: dict[str, Step] = {
     "backup": Step(_back_up),
     "verify": Step(_verify),
+    "forget": Step(_forget, after=PROVEN),
+    "prune": Step(_prune, after=(*PROVEN, "forget")),
+    "copy": Step(_copy),
 }
 
 

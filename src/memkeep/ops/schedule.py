@@ -1,5 +1,6 @@
 """Have `memkeep run` started again and again: by systemd's user manager or by cron, whichever the machine has."""
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,6 +18,7 @@ class Scheduler(Protocol):
     """A way to have a job run: the modules `schedule_systemd` and `schedule_cron`."""
 
     name: str
+    gives: tuple[str, ...]  # variables that its jobs have by themselves
 
     def available(self) -> bool:
         """Say whether the machine has it."""
@@ -88,7 +90,8 @@ def install(
     `delay` in [0, 1) says how late in its spread a run is, where the scheduler can't draw that itself.
     """
     chosen, moment = _chosen(by), when or every(DEFAULT)
-    found = rehearse(job, tuple(vaults)) if check else []
+    given = {name: os.environ[name] for name in chosen.gives if name in os.environ}
+    found = rehearse(job, tuple(vaults), given) if check else []
     chosen.install(job, moment, int(delay * moment.spread))
     for other in SCHEDULERS:
         if other is not chosen and other.installed() is not None:

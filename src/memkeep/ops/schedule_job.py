@@ -22,6 +22,8 @@ CARRIED = (
     "MEMKEEP_CONFIG",
     "MEMKEEP_PASSWORD_FILE",
     "MEMKEEP_PASSWORD_COMMAND",
+    "MEMKEEP_TO_PASSWORD_FILE",
+    "MEMKEEP_TO_PASSWORD_COMMAND",
     "PASSWORD_STORE_DIR",
     "GNUPGHOME",
     "AWS_ENDPOINT_URL",
@@ -35,9 +37,9 @@ CARRIED = (
 )
 """Variables of this shell that the runs need too. Whatever is a secret is not among them."""
 
-_FILES = ("MEMKEEP_CONFIG", "MEMKEEP_PASSWORD_FILE")
+_FILES = ("MEMKEEP_CONFIG", "MEMKEEP_PASSWORD_FILE", "MEMKEEP_TO_PASSWORD_FILE")
 _PATIENCE = 120
-_HOPELESS = (2, 10, 12)  # statuses that do not mend themselves: usage, no vault, wrong key
+_HOPELESS = (2, 10, 12, 13)  # statuses that do not mend themselves: usage, no vault, wrong key, refused
 
 
 class Job(Value):
@@ -90,17 +92,19 @@ def script(one: Job, command: tuple[str, ...]) -> str:
     )
 
 
-def rehearse(one: Job, vaults: tuple[str, ...]) -> list[str]:
+def rehearse(one: Job, vaults: tuple[str, ...], given: dict[str, str]) -> list[str]:
     """Open the vault, and the others that are named, as a scheduled run would; return what is worth a note.
 
+    `given` are the variables that the scheduler has for it beside the job's own.
     Raises `RefusedError` when a run could not even begin, so that it is noticed now and not when a backup is needed.
     """
     notes = []
-    for words in (one.words, *(("--vault", name, *_config(one.words)) for name in vaults)):
+    verbs = [("snapshots",), *(("copy", "latest", "--dry-run", "--to", name) for name in vaults)]
+    for verb in verbs:
         try:
             done = subprocess.run(
-                ["/bin/sh", "-c", script(one, (*one.program, "snapshots", "--json", *words))],
-                env={},
+                ["/bin/sh", "-c", script(one, (*one.program, *verb, "--json", *one.words))],
+                env=given,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 start_new_session=True,  # without a terminal to ask on
@@ -114,23 +118,24 @@ def rehearse(one: Job, vaults: tuple[str, ...]) -> list[str]:
             error = json.loads(done.stdout).get("error")
         except ValueError:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            error = {"message": f"it does not start: {''.join(said)}", "exit": 2, "hint": "memkeep schedule show"}
+            said_so = f"it does not start: {''.join(said)}"
+            error = {"code": "internal", "message": said_so, "exit": 2, "hint": "memkeep schedule show"}
         if error and error["exit"] in _HOPELESS:
-            raise _refused(error)
-        if error:
+            raise _refused(error, verb)
+        if error and error["code"] != "no_snapshot":
             notes.append(f"tried just now, it failed: {error['message']}")
     return notes
 
 
-def _config(words: tuple[str, ...]) -> tuple[str, ...]:
-    return words[words.index("--config") :][:2] if "--config" in words else ()
-
-
-def _refused(error: dict[str, str]) -> RefusedError:
+def _refused(error: dict[str, str], verb: tuple[str, ...]) -> RefusedError:
     ways = "memkeep schedule install --password-file FILE   (mode 0600; or password_file in the settings)"
+    if verb[0] == "copy":
+        ways = (
+            "MEMKEEP_TO_PASSWORD_FILE=FILE memkeep schedule install   (or password_file of that vault in the settings)"
+        )
     return RefusedError(
         f"a scheduled run would fail, tried without a terminal and this shell's secrets: {error['message']}",
         unchanged="Nothing was installed.",
-        hint=ways if error.get("code") == "wrong_key" else error["hint"],
+        hint=ways if error["code"] == "wrong_key" else error["hint"],
         code="schedule_would_fail",
     )

@@ -25,14 +25,14 @@ def command(face: Face, *, grace: str | None, dry_run: bool) -> Reply:
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import open_vault, settings
     from memkeep.config import period
-    from memkeep.errors import PROBLEMS
+    from memkeep.ops.outcome import status_of_prune
     from memkeep.ops.prune import prune
 
     wait = period(grace, "--grace") if grace is not None else None
     vault = open_vault(face, settings(face))
     with listening(face) as events:
         result = prune(vault, grace=wait, dry_run=dry_run, events=events)
-    return Reply(result, lambda out: _render(out, result), exit=PROBLEMS if result.held else 0)
+    return Reply(result, lambda out: _render(out, result), exit=status_of_prune(result))
 
 
 def _render(out: Printer, result: "PruneResult") -> None:

@@ -20,14 +20,15 @@ def command(face: Face) -> Reply:
     state folder has a line for each step.
     """
     from memkeep.cli.progress import listening
-    from memkeep.cli.wiring import find_stores, open_vault, open_vault_named, settings
+    from memkeep.cli.wiring import find_stores, open_other, open_vault, settings
     from memkeep.ops.run import run
 
     config = settings(face)
     with listening(face) as events:
         result = run(
             config,
-            lambda name: open_vault(face, config) if name is None else open_vault_named(face, config, name),
+            lambda: open_vault(face, config),
+            lambda name: open_other(config, name, flag="--to", file=None, command=None),
             lambda unfound: find_stores((), config, unfound),
             events=events,
         )
