@@ -134,6 +134,7 @@ class RunSettings(Value):
 
     steps: tuple[Literal["backup", "verify", "forget", "prune", "copy"], ...] = ()
     verify: Literal["intact", "readable", "restorable", "equivalent"] = "intact"
+    verify_all: bool = False  # every snapshot, not only the newest of each store
     copy_to: tuple[str, ...] = ()
 
 

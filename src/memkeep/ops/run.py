@@ -183,10 +183,11 @@ def _back_up(work: Work, _: str | None) -> Done:
 
 
 def _verify(work: Work, _: str | None) -> Done:
-    """Verify the newest snapshot of every store."""
+    """Verify the newest snapshot of every store, or all."""
     newest = {(one.system, one.path): one.id for one in work.vault.snapshots()}
     rung = Rung(work.config.run.verify)
-    report: VerifyReport = verify(work.vault, list(newest.values()), rung=rung, events=work.events)
+    every = work.config.run.verify_all
+    report: VerifyReport = verify(work.vault, list(newest.values()), rung=rung, all=every, events=work.events)
     reached = sum(one.rung.height >= rung.height for one in report.snapshots)
     said = f"{reached} of {len(report.snapshots)} snapshots are {rung}, {len(report.all_findings)} findings"
     return Done(report, status_of_verify(report, rung), said)

@@ -17,7 +17,7 @@ from memkeep.ops.schedule_job import Job, script
 from memkeep.ops.schedule_times import When, cron_times
 
 name = "cron"
-gives = ()
+gives: tuple[str, ...] = ()
 MISSED = "cron does not make up for a run that was missed while the machine was off; systemd does"
 _BEGIN = "# memkeep schedule begin: "
 _END = "# memkeep schedule end"

@@ -12,7 +12,7 @@ from memkeep.ops.schedule_job import Job
 from memkeep.ops.schedule_times import When, calendar_times
 
 name = "systemd"
-gives = ("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR")  # what a keyring is reached by
+gives: tuple[str, ...] = ("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR")  # what a keyring is reached by
 _MARK = "# Made by `memkeep schedule install`, "
 _TIMER = "memkeep.timer"
 _SERVICE = "memkeep.service"
