@@ -11,10 +11,9 @@ from pathlib import Path
 import memkeep
 from memkeep.model import Rung
 from memkeep.testing.strikes import killed
-from memkeep.vault import transfer, writer
+from memkeep.vault import writer
 
-writer.PACK_SIZE = 1 << 16  # several packs,
-transfer.SEGMENT_BYTES = 1 << 17  # and several segments
+writer.PACK_SIZE = 1 << 16  # several packs
 os.fsync = lambda _: None  # no power fails here
 
 

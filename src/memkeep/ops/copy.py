@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 
 import msgspec
 
@@ -84,11 +83,9 @@ def copy(
     size = run.plan(chosen)
     if dry_run:
         return run.result([_row(one, "", 0, run.left_out(one)) for one in run.planned], size, dry_run=True)
-    with ExitStack() as stack:
-        if target.storage.capabilities.fresh:  # from the first chunk to the last snapshot: no prune takes it away
-            stack.enter_context(target.lease("copy", exclusive=False))
-        run.carry()
-        return run.result(list(run.commit_all()), size, dry_run=False)
+    with target.writer(check=True) as writer:
+        run.carry(writer)
+        return run.result(list(run.commit_all(writer)), size, dry_run=False)
 
 
 def identity(vault: Vault, snapshot: Snapshot) -> Identity:
@@ -132,7 +129,6 @@ class _Run:
         self._proven: set[bytes] = set()  # chunks of the target
         self._old = set(target.index.packs)
         self._owners: dict[bytes, int] = {}  # chunk of the source -> which planned snapshot is the first to need it
-        self._objects: list[str] = []  # written, and not sealed yet
         self._added = 0
         self._present: list[str] = []
         self._findings: dict[str, list[Finding]] = {}  # by snapshot
@@ -179,11 +175,11 @@ class _Run:
             self._events.advance()
         return size
 
-    def carry(self) -> None:
+    def carry(self, writer: Writer) -> None:
         """Bring all chunks over, each once."""
-        self._bring(set(self._owners))
+        self._bring(writer, set(self._owners))
 
-    def commit_all(self) -> Iterator[Copied]:
+    def commit_all(self, writer: Writer) -> Iterator[Copied]:
         """Commit every copy, and yield what it is."""
         owned: Counter[int] = Counter()
         for chunk, length in self._transfer.stored.items():
@@ -195,7 +191,8 @@ class _Run:
                 continue
             self._events.step(f"copying {one.id[:8]}")
             try:
-                made = self._commit_healing(one, there, owned[number])
+                writer.added_bytes = owned[number]
+                made = self._commit_healing(writer, one, there)
             except DamagedError as error:
                 if error.obj in self._target.index.packs:
                     raise
@@ -282,67 +279,59 @@ class _Run:
 
     # -- bringing it over ---------------------------------------------------------------------------------------
 
-    def _bring(self, chunks: set[bytes]) -> None:
+    def _bring(self, writer: Writer, chunks: set[bytes]) -> None:
         places = self._source.reader.closure(chunks)
         self._events.step("copying", sum(place.length for place in places.values()))
-        before = self._transfer.stored.copy()
-        with self._target.writer() as writer:
-            self._transfer.carry(places, writer, self._events)
-            self._objects += writer.objects
-        # Their blobs were decoded as they are stored.
-        self._proven.update(self._transfer.ids[one] for one in self._transfer.stored.keys() - before.keys())
+        self._transfer.carry(places, writer, self._events)
 
-    def _commit_healing(self, snapshot: Snapshot, there: dict[Identity, Snapshot], owned: int) -> Snapshot:
-        """Commit a copy; where the target turns out to be damaged, bring again what the copy needs of the damaged."""
+    def _commit_healing(self, writer: Writer, snapshot: Snapshot, there: dict[Identity, Snapshot]) -> Snapshot:
+        """Commit a copy; bring again what it needs of packs that turn out to be damaged, or that a prune has marked."""
         while True:
             try:
-                return self._commit(snapshot, there, owned)
+                return self._commit(writer, snapshot, there)
             except DamagedError as error:
-                if error.code == MARKED:  # a prune came between; what it marked is not leaned on again
-                    self._bring(self._needs(self._images(snapshot)))
-                    continue
-                if error.obj not in self._old or error.obj in self._healed:
-                    raise
-                self._target.index.distrust(error.obj)
-                self._healed[error.obj] = Finding(
-                    code="vault_damaged",
-                    severity=Severity.ERROR,
-                    object=error.obj,
-                    message=f"{error.message}; what the copies need of it was stored again",
-                    mend="memkeep repair",
-                )
-                self._bring(self._needs(self._images(snapshot)))  # all: a base may be what is damaged
+                if error.code != MARKED:
+                    self._note_healed(error)
+                self._bring(writer, self._needs(self._images(snapshot)))  # all: a base may be what is damaged
 
-    def _commit(self, snapshot: Snapshot, there: dict[Identity, Snapshot], owned: int) -> Snapshot:
+    def _note_healed(self, error: DamagedError) -> None:
+        """Note a damaged pack of the target, which is not leaned on again; raise what can't be mended so."""
+        if error.obj not in self._old or error.obj in self._healed:
+            raise error
+        self._target.index.distrust(error.obj)
+        self._healed[error.obj] = Finding(
+            code="vault_damaged",
+            severity=Severity.ERROR,
+            object=error.obj,
+            message=f"{error.message}; what the copies need of it was stored again",
+            mend="memkeep repair",
+        )
+
+    def _commit(self, writer: Writer, snapshot: Snapshot, there: dict[Identity, Snapshot]) -> Snapshot:
         images = self._images(snapshot)
         for chunk in self._needs(images) & self._transfer.lost.keys():
             raise self._transfer.lost[chunk]
         parent = there.get(self._parent_identity(snapshot))
         before = {part.name: part.image for part in parent.parts} if parent is not None else {}
         old = {part.name: part for part in snapshot.parts}
-        with self._target.writer(check=True) as writer:
-            copies = [self._translated(writer, image) for image in images]
-            summaries = tuple(
-                msgspec.structs.replace(
-                    old[image.part.name],
-                    bytes=sum(one.entry.size for one in image.entries if one.entry.kind == "file"),
-                    image=writer.put_stream([msgspec.msgpack.encode(image)], before.get(image.part.name), text=True),
-                )
-                for image in copies
+        copies = [self._translated(writer, image) for image in images]
+        summaries = tuple(
+            msgspec.structs.replace(
+                old[image.part.name],
+                bytes=sum(one.entry.size for one in image.entries if one.entry.kind == "file"),
+                image=writer.put_stream([msgspec.msgpack.encode(image)], before.get(image.part.name), text=True),
             )
-            writer.flush()
-            proven = self._proven | writer.checked
-            read_back(self._target, summaries, copies, packs=self._packs, proven=proven, events=self._events)
-            self._proven |= chunks_of((), copies)
-            still_there(self._target, chunks_of(summaries, copies))
-            seal, number = self._target.next_seal()
-            writer.added_bytes += owned
-            made = writer.commit(
-                self._manifest(snapshot, summaries, copies, parent),
-                msgspec.structs.replace(seal, objects=tuple(dict.fromkeys([*seal.objects, *self._objects]))),
-                number,
-            )
-        self._objects.clear()
+            for image in copies
+        )
+        writer.flush()
+        proven = self._proven | writer.checked  # blobs that were carried were decoded as they are stored
+        read_back(self._target, summaries, copies, packs=self._packs, proven=proven, events=self._events)
+        chunks = chunks_of(summaries, copies)
+        self._proven |= chunks
+        manifest = self._manifest(snapshot, summaries, copies, parent)
+        still_there(self._target, chunks)
+        made = writer.commit(manifest, *self._target.next_seal())
+        writer.objects.clear()  # they are sealed
         return made
 
     def _manifest(

@@ -18,7 +18,6 @@ from memkeep.vault.writer import MAX_DEPTH, Writer
 
 WINDOW_BYTES = 8 << 20  # of blobs that are read together
 WINDOW_CHUNKS = 2048
-SEGMENT_BYTES = 256 << 20  # after which what was carried is made known, so that a broken run need not send it again
 
 
 class Transfer:
@@ -46,7 +45,6 @@ class Transfer:
         """
         chain: list[tuple[bytes, bytes]] = []  # the chunk that was decoded last and its bases, first to last
         coder = codec.Coder()
-        unknown = 0
         for window, blobs in self._read(places):
             ready: list[tuple[bytes, bytes]] = []
             for one in window:
@@ -61,18 +59,14 @@ class Transfer:
                 self.ids[one] = chunk_id(self._target.keys, raw)
                 chain.append((one, raw))
                 ready.append((one, blob))
-            unknown += self._write(ready, places, writer)
+            self._write(ready, places, writer)
             events.advance(sum(places[one].length for one in window))
-            if unknown > SEGMENT_BYTES:
-                writer.flush()
-                unknown = 0
         for one in places.keys() - self.ids.keys() - self.lost.keys():
             self.lost[one] = DamagedError(f"the chain of chunk {one.hex()} does not end", obj=places[one].pack)
         writer.flush()
 
-    def _write(self, ready: list[tuple[bytes, bytes]], places: dict[bytes, Location], writer: Writer) -> int:
-        """Store those chunks, given as blobs, that the target lacks; return how many bytes that are."""
-        written = 0
+    def _write(self, ready: list[tuple[bytes, bytes]], places: dict[bytes, Location], writer: Writer) -> None:
+        """Store those chunks, given as blobs, that the target lacks."""
         for (one, blob), found in zip(ready, self._there([self.ids[one] for one, _ in ready]), strict=True):
             if found is not None:
                 self._depths[one] = found.depth
@@ -86,8 +80,6 @@ class Transfer:
             theirs = self.ids[base] if depth and base is not None else None
             writer.put_encoded(self.ids[one], encoded, places[one].raw, depth, theirs)
             self.stored[one] = len(encoded)
-            written += len(encoded)
-        return written
 
     def _opened(
         self,
