@@ -28,6 +28,7 @@ from memkeep.ops.history import HistoryResult
 from memkeep.ops.open import Ask, InitResult
 from memkeep.ops.pack import PackResult
 from memkeep.ops.prune import PruneResult
+from memkeep.ops.repair import RepairResult
 from memkeep.ops.restore import RestoreResult
 from memkeep.ops.search import SearchResult
 from memkeep.ops.snapshots import ShowResult, SnapshotList
@@ -116,6 +117,12 @@ class OpenVault:
         from memkeep.ops.verify import verify
 
         return verify(self._vault, snapshot, rung=rung, all=all, events=events)
+
+    def repair(self, *, dry_run: bool = False, events: Events = SILENT) -> RepairResult:
+        """Mend what can be mended of the vault itself; what is lost is reported, not raised."""
+        from memkeep.ops.repair import repair
+
+        return repair(self._vault, dry_run=dry_run, events=events)
 
     def copy(
         self,

@@ -80,6 +80,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.open import InitResult
     from memkeep.ops.pack import PackResult
     from memkeep.ops.prune import PruneResult
+    from memkeep.ops.repair import RepairResult
     from memkeep.ops.restore import RestoreResult
     from memkeep.ops.run import RunResult
     from memkeep.ops.schedule import ScheduleResult
@@ -95,6 +96,7 @@ def result_types() -> dict[str, Any]:
         "schedule": ScheduleResult,
         "verify": Verified,
         "verify --all": VerifiedAll,
+        "repair": RepairResult,
         "copy": CopyResult,
         "discover": Discovered,
         "snapshots": SnapshotList,

@@ -8,6 +8,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "run": "Do what the settings say: backup, verify, forget, prune, copy.",
         "schedule": "Have `memkeep run` started again and again, by systemd or cron.",
         "verify": "Prove that a snapshot is good, up to a rung of the ladder.",
+        "repair": "Mend a damaged vault as far as it can be, and say what is lost.",
         "copy": "Mirror snapshots into another vault, without restoring them.",
     },
     "Look": {

@@ -1,0 +1,66 @@
+"""`memkeep repair`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from memkeep.cli.face import Face, Reply
+from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.words import verb
+
+if TYPE_CHECKING:
+    from memkeep.ops.repair import HurtSnapshot, RepairResult
+
+
+@verb(example="memkeep repair --dry-run")
+@click.option("--dry-run", is_flag=True, help="Only say what would be mended, and what is lost.")
+def command(face: Face, *, dry_run: bool) -> Reply:
+    """Mend a damaged vault as far as it can be, and say what is lost.
+
+    Reads every pack. Lost index segments are made again from the packs, and what is readable of a damaged pack is
+    stored again. Of each snapshot that can't be made whole it names what is lost; the rest of it can be restored.
+    """
+    from memkeep.cli.progress import listening
+    from memkeep.cli.wiring import open_vault, settings
+    from memkeep.errors import DamagedError
+    from memkeep.ops.outcome import status_of
+    from memkeep.ops.repair import repair
+
+    vault = open_vault(face, settings(face))
+    with listening(face) as events:
+        result = repair(vault, dry_run=dry_run, events=events)
+    status = DamagedError.exit if result.hurt else status_of(result.findings)
+    return Reply(result, lambda out: _render(out, result), exit=status)
+
+
+def _render(out: Printer, result: "RepairResult") -> None:
+    from memkeep.cli.views import short, show_findings
+
+    would = "Would describe" if result.dry_run else "Described"
+    if result.rebuilt_packs:
+        out.line(f"{would} {count(result.rebuilt_packs, 'pack')} anew, {count(result.rebuilt_chunks, 'chunk')}.")
+    if result.damaged_packs:
+        done = "would be saved" if result.dry_run else "saved"
+        packs = count(len(result.damaged_packs), "damaged pack")
+        out.line(f"{packs}; {count(result.saved_chunks, 'chunk')} {done} out of them.")
+    for key in result.removed:
+        out.line("  would be removed: " if result.dry_run else "  removed: ", key)
+    for one in result.hurt:
+        out.line(Span(short(one.snapshot), "bold"), Span("  can't be made whole", "bad"), f"  {one.system}  {one.path}")
+        _show_lost(out, one)
+    show_findings(out, result.findings)
+    out.line(f"{count(len(result.whole), 'snapshot')} whole, {len(result.hurt)} not.")
+    if result.hurt:
+        out.next(f"memkeep backup   (then, to do without them: memkeep forget {short(result.hurt[0].snapshot)})")
+    else:
+        out.next("memkeep verify --all")
+
+
+def _show_lost(out: Printer, one: "HurtSnapshot") -> None:
+    for part in one.lost:
+        if part.whole:
+            out.line("  lost: ", part.part)
+        for path in part.files:
+            out.line("  lost: ", path)
+        for collection, rows in part.records.items():
+            out.line(f"  lost: {count(rows, 'record')} of {collection} in {part.part} (for diff and search only)")

@@ -1,0 +1,232 @@
+"""Repair makes again what can be made again, saves what can be read, and says of the rest exactly what is lost."""
+
+import random
+
+import pytest
+
+from memkeep.errors import DamagedError, StorageError
+from memkeep.model import Rung
+from memkeep.ops.repair import repair
+from memkeep.ops.survey import survey
+from memkeep.storage.memory import MemoryStorage
+from memkeep.testing.faults import Fault, FaultyStorage
+from memkeep.testing.snapshots import read, take
+from memkeep.vault import vault as vaults
+from memkeep.vault import writer
+from memkeep.vault.crypto import ARGON
+from memkeep.vault.vault import Vault
+
+Objects = dict[str, bytes]
+
+
+def days(number: int) -> list[dict[str, bytes]]:
+    base = random.Random(1).randbytes(500_000)
+    return [
+        {"a.db": base[:70_000] + b"day %d" % day + base[70_006:], "log": b"a line, " * (3000 + 900 * day)}
+        for day in range(number)
+    ]
+
+
+@pytest.fixture(params=[None, "pw"], ids=["plain", "encrypted"])
+def secret(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    for name, value in {"memory_kib": 32, "iterations": 1, "lanes": 1}.items():
+        monkeypatch.setitem(ARGON, name, value)
+    monkeypatch.setattr(writer, "PACK_SIZE", 200_000)
+    given: str | None = request.param
+    return given
+
+
+@pytest.fixture
+def objects(secret: str | None) -> Objects:
+    """Return the objects of a vault with four days."""
+    storage = MemoryStorage()
+    vault = vaults.create(storage, secret)[0]
+    for day, files in enumerate(days(4)):
+        take(vault, files, created=f"{day}", check=True)
+    return storage.objects
+
+
+def opened(objects: Objects, secret: str | None) -> Vault:
+    storage = MemoryStorage()
+    storage.objects = objects
+    return vaults.open_vault(storage, secret)
+
+
+def readable(vault: Vault) -> dict[str, dict[str, bytes]]:
+    found = {}
+    for one in vault.snapshots():
+        try:
+            found[one.created] = read(vault, one)
+        except DamagedError:
+            continue
+    return found
+
+
+ALL = {f"{day}": files for day, files in enumerate(days(4))}
+
+
+def test_a_sound_vault_is_left_as_it_is(objects: Objects, secret: str | None) -> None:
+    vault = opened(dict(objects), secret)
+    result = repair(vault)
+    assert (result.rebuilt_packs, result.saved_chunks, result.removed, result.hurt, result.findings) == (
+        0,
+        0,
+        (),
+        (),
+        (),
+    )
+    assert vault.storage.objects == objects  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("how", ["drop", "flip", "cut"])
+def test_any_segment_and_all_of_them_are_made_again(objects: Objects, secret: str | None, how: str) -> None:
+    segments = [key for key in objects if key.startswith("index/")]
+    for lost in [*([key] for key in segments), segments]:
+        hurt = dict(objects)
+        for key in lost:
+            data = bytearray(hurt.pop(key))
+            data[len(data) // 2] ^= 1
+            if how != "drop":
+                hurt[key] = bytes(data) if how == "flip" else bytes(data[:50])
+        before = dict(hurt)
+        tried = repair(opened(hurt, secret), dry_run=True)
+        assert hurt == before
+        result = repair(opened(hurt, secret))
+        assert (result.hurt, result.findings) == ((), ())
+        assert (tried.hurt, tried.rebuilt_chunks) == ((), result.rebuilt_chunks)
+        assert readable(opened(hurt, secret)) == ALL
+        again = repair(opened(hurt, secret))
+        assert (again.rebuilt_packs, again.removed, again.findings) == (0, (), ())
+
+
+def test_one_flipped_bit_costs_one_chunk_and_says_which_files(objects: Objects, secret: str | None) -> None:
+    packs = [key for key in objects if key.startswith("data/")]
+    for pack in packs:
+        hurt = dict(objects)
+        data = bytearray(hurt[pack])
+        data[len(data) // 2] ^= 16
+        hurt[pack] = bytes(data)
+        sound = readable(opened(dict(hurt), secret))
+        result = repair(opened(hurt, secret))
+        assert result.damaged_packs == (pack,)
+        after = readable(opened(hurt, secret))
+        assert sound.items() <= after.items()
+        vault = opened(hurt, secret)
+        by_id = {one.id: one for one in vault.snapshots()}
+        assert {by_id[one.snapshot].created for one in result.hurt} == ALL.keys() - after.keys()
+        for one in result.hurt:
+            [part] = one.lost
+            if part.whole:
+                continue
+            image = vault.image(by_id[one.snapshot].parts[0])
+            for entry in image.entries:
+                assert entry.recipe is not None
+                if entry.entry.path in part.files:
+                    with pytest.raises(DamagedError):
+                        vault.reader.read(entry.recipe)
+                else:
+                    assert vault.reader.read(entry.recipe) == ALL[by_id[one.snapshot].created][entry.entry.path]
+        if not result.hurt:
+            assert result.findings == ()
+        if result.hurt:
+            assert {finding.object for finding in result.findings} == {pack}
+        second = repair(opened(hurt, secret))
+        assert second.saved_chunks == 0
+        assert readable(opened(hurt, secret)) == after
+
+
+def test_a_dropped_pack_and_a_cut_one_are_told_with_what_they_hurt(objects: Objects, secret: str | None) -> None:
+    for pack in [key for key in objects if key.startswith("data/")]:
+        for size in (0, 60, len(objects[pack]) - 1, -1):
+            hurt = dict(objects)
+            if size < 0:
+                del hurt[pack]
+            else:
+                hurt[pack] = hurt[pack][:size]
+            result = repair(opened(hurt, secret))
+            after = readable(opened(hurt, secret))
+            assert len(result.hurt) + len(after) == 4
+            assert len(result.whole) == len(after)
+
+
+def test_a_backup_of_what_the_store_still_has_makes_hurt_snapshots_whole(objects: Objects, secret: str | None) -> None:
+    pack = max((key for key in objects if key.startswith("data/")), key=lambda key: len(objects[key]))
+    hurt = dict(objects)
+    hurt[pack] = hurt[pack][:100]
+    assert repair(opened(hurt, secret)).hurt
+    vault = opened(hurt, secret)
+    vault.index.distrust(pack)  # as a backup that reads back does
+    for day, files in enumerate(days(4)):
+        take(vault, files, created=f"9{day}")
+    result = repair(opened(hurt, secret))
+    assert result.hurt == ()
+    assert result.findings == ()
+    assert readable(opened(hurt, secret)).items() >= ALL.items()
+
+
+def test_a_damaged_or_lost_entry_of_the_log_is_written_anew(objects: Objects, secret: str | None) -> None:
+    for key in [key for key in objects if key.startswith("seals/")]:
+        for drop in (True, False):
+            hurt = dict(objects)
+            data = hurt.pop(key)
+            if not drop:
+                hurt[key] = data[:-1] + bytes([data[-1] ^ 1])
+            assert repair(opened(hurt, secret)).findings == ()
+            assert survey(opened(hurt, secret)) == []
+            assert readable(opened(hurt, secret)) == ALL
+
+
+def test_killed_or_refused_at_any_write_all_that_was_readable_stays(objects: Objects, secret: str | None) -> None:
+    segments = [key for key in objects if key.startswith("index/")]
+    pack = min((key for key in objects if key.startswith("data/")), key=lambda key: len(objects[key]))
+    start = {key: data for key, data in objects.items() if key not in segments[1:]}
+    start[segments[0]] = objects[segments[0]][:-1]
+    start[pack] = objects[pack][:-30] + bytes(30)
+    best = dict(start)
+    repair(opened(best, secret))
+    wanted = readable(opened(best, secret))
+    for call in ("put_new", "delete"):
+        for number in range(1, 30):
+            hurt = dict(start)
+            before = readable(opened(dict(hurt), secret))
+            storage = MemoryStorage()
+            storage.objects = hurt
+            fault = Fault(call=call, number=number, kind="refuse", lasting=True)  # type: ignore[arg-type]
+            ended = True
+            try:
+                repair(vaults.open_vault(FaultyStorage(storage, fault), secret))
+            except StorageError:
+                ended = False
+            for key in [key for key in hurt if key.startswith("leases/")]:
+                del hurt[key]  # it would end by itself
+            assert readable(opened(dict(hurt), secret)).items() >= before.items()
+            repair(opened(hurt, secret))
+            assert readable(opened(hurt, secret)) == wanted
+            if ended and call == "put_new":
+                break
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"\xff\xff\xff\xff",
+        b"\x40\0\0\0short",
+        b"\0\0\0\0",
+        b"\x05\0\0\0\x01\xff\xff\xff\xff",
+        b"\x05\0\0\0\x02\0\0\0\x04",
+    ],
+)
+def test_a_hostile_pack_gives_nothing_and_harms_nothing(objects: Objects, tail: bytes) -> None:
+    from hashlib import sha256
+
+    storage = MemoryStorage()
+    vault = vaults.create(storage, None)[0]
+    take(vault, days(1)[0], created="0")
+    loop = bytes([3]) + (9).to_bytes(4, "little") + bytes(16)
+    data = vault.keys.header(b"P") + len(loop).to_bytes(4, "little") + loop + tail
+    name = sha256(data).hexdigest()
+    storage.objects[f"data/{name[:2]}/{name}"] = data
+    result = repair(vaults.open_vault(storage, None))
+    assert (result.rebuilt_chunks, result.hurt, result.findings) == (0, (), ())
+    assert readable(vaults.open_vault(storage, None)) == {"0": days(1)[0]}
+    assert Rung.INTACT
