@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -21,7 +22,7 @@ from memkeep.model import (
     StoredEntry,
 )
 from memkeep.ops import secrets
-from memkeep.ops.prove import MARKED, Packs, chunks_of, read_back, still_there
+from memkeep.ops.prove import MARKED, Packs, chunks_of, packs_of, read_back, still_there
 from memkeep.records.summary import summarise
 from memkeep.vault import format
 from memkeep.vault.reader import split_ids
@@ -127,6 +128,7 @@ class _Run:
         self._transfer = Transfer(source, target)
         self._packs = Packs(target)
         self._proven: set[bytes] = set()  # chunks of the target
+        self._trusted: set[str] = set()  # packs of a far target that were read back when they were written
         self._old = set(target.index.packs)
         self._owners: dict[bytes, int] = {}  # chunk of the source -> which planned snapshot is the first to need it
         self._added = 0
@@ -266,6 +268,9 @@ class _Run:
                     self._transfer.ids.update(zip(split_ids(known.ids), split_ids(recipe.ids), strict=True))
                     if copied.rung.height >= Rung.INTACT.height:
                         self._proven.update(split_ids(recipe.ids))
+        if not self._target.storage.capabilities.near:
+            with suppress(DamagedError):  # what of it is needed is found when it is read back
+                self._trusted.update(packs_of(self._target, self._proven))
 
     def _recipes(self, vault: Vault, snapshot: Snapshot) -> dict[tuple[str, str], Recipe]:
         found = {}
@@ -325,7 +330,15 @@ class _Run:
         )
         writer.flush()
         proven = self._proven | writer.checked  # blobs that were carried were decoded as they are stored
-        read_back(self._target, summaries, copies, packs=self._packs, proven=proven, events=self._events)
+        read_back(
+            self._target,
+            summaries,
+            copies,
+            packs=self._packs,
+            proven=proven,
+            trusted=self._trusted,
+            events=self._events,
+        )
         chunks = chunks_of(summaries, copies)
         self._proven |= chunks
         manifest = self._manifest(snapshot, summaries, copies, parent)
