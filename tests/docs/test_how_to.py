@@ -1,0 +1,30 @@
+"""The how-to pages say what the program takes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from memkeep.cli.words import root
+from memkeep.config import load
+from memkeep.ops.run import planned
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
+
+
+def test_the_settings_of_the_page_on_unattended_work_are_settings(tmp_path: Path) -> None:
+    text = (PAGES / "unattended.md").read_text(encoding="utf-8")
+    file = tmp_path / "config.toml"
+    file.write_text("\n".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)), encoding="utf-8")
+    config = load({"MEMKEEP_CONFIG": str(file)})
+    assert [name for name, _ in planned(config)] == ["backup", "verify", "forget", "prune", "copy"]
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"(?m)^\$ memkeep (schedule [^#\n]+)", (PAGES / "unattended.md").read_text())
+)
+def test_its_commands_can_be_parsed(line: str) -> None:
+    name, *words = line.split()
+    command = root().get_command(None, name)  # type: ignore[arg-type]
+    assert command is not None
+    command.make_context(name, words)
