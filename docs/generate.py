@@ -100,8 +100,8 @@ def _exit_codes() -> str:
     lines += [f"| {status} | {meaning} | {code} |" for status, (meaning, code) in sorted(rows.items())]
     lines += [
         "",
-        "Where several things went wrong (several stores, the steps of `memkeep run`) the worst says the status: best is 0,",
-        "then 4, then 3, then the failures by their number.",
+        "Where several things went wrong (several stores, the steps of `memkeep run`) the worst says the status: best",
+        "is 0, then 4, then 3, then the failures by their number.",
         "",
         "An error is three lines on standard error: what and which; what was (not) changed; the next command. With",
         "`--json` it is one document on standard output whose `error.code` is one of these. Codes are only ever added.",
