@@ -5,7 +5,6 @@ import random
 import pytest
 
 from memkeep.errors import DamagedError, StorageError
-from memkeep.model import Rung
 from memkeep.ops.repair import repair
 from memkeep.ops.survey import survey
 from memkeep.storage.memory import MemoryStorage
@@ -229,4 +228,3 @@ def test_a_hostile_pack_gives_nothing_and_harms_nothing(objects: Objects, tail: 
     result = repair(vaults.open_vault(storage, None))
     assert (result.rebuilt_chunks, result.hurt, result.findings) == (0, (), ())
     assert readable(vaults.open_vault(storage, None)) == {"0": days(1)[0]}
-    assert Rung.INTACT
