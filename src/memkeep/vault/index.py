@@ -1,6 +1,6 @@
 """Where every chunk lies: immutable segments, held in memory as sorted runs of columns.
 
-A chunk costs 37 to 53 bytes. A look-up asks every run, so there are never many: small ones are merged into one.
+A chunk costs 37 to 65 bytes. A look-up asks every run, so there are never many: small ones are merged into one.
 """
 
 import threading
@@ -33,7 +33,7 @@ class Location(NamedTuple):
 class Columns(NamedTuple):
     """Entries, one at each place of all arrays but `base`."""
 
-    head: "NDArray[Any]"  # uint64, the first half of the chunk's id; ascending
+    head: "NDArray[Any]"  # uint64, the first half of the chunk's id; in a segment they ascend
     tail: "NDArray[Any]"  # uint64, the second
     pack: "NDArray[Any]"  # uint32, a number of its pack
     offset: "NDArray[Any]"  # uint32
@@ -160,13 +160,18 @@ class _Best:
 
 
 class _Run:
-    """Entries in the order of their heads; their packs are numbered from `first` on. Nothing in it changes."""
+    """Entries and their heads in order; packs are numbered from `first` on. Nothing in it changes.
 
-    def __init__(self, columns: Columns, first: int) -> None:
+    `order` says which entry each of the sorted heads belongs to, where the entries themselves are not in order.
+    """
+
+    def __init__(self, columns: Columns, first: int, order: "NDArray[Any] | None" = None) -> None:
         import numpy as np
 
         self.columns = columns
         self.first = first
+        self.order = order
+        self.heads = columns.head if order is None else columns.head[order]
         # Which of the deltas an entry is, counted from 1.
         self.deltas = np.cumsum(columns.depth > 0, dtype=np.uint32) if len(columns.base) else None
 
@@ -178,12 +183,13 @@ class _Run:
         import numpy as np
 
         table = self.columns
-        row = table.head.searchsorted(best.head)
-        wanted = np.flatnonzero(table.head.take(row, mode="clip") == best.head)
+        row = self.heads.searchsorted(best.head)
+        wanted = np.flatnonzero(self.heads.take(row, mode="clip") == best.head)
         row = row[wanted]
         while len(wanted):
-            same = table.tail[row] == best.tail[wanted]
-            hits, rows = wanted[same], row[same]
+            entry = row if self.order is None else self.order[row]
+            same = table.tail[entry] == best.tail[wanted]
+            hits, rows = wanted[same], entry[same]
             pack = table.pack[rows].astype(np.uint64) + np.uint64(self.first)
             rank = (bad[pack] * np.uint64(256) + table.depth[rows]) * np.uint64(1 << 32) + pack
             better = rank < best.rank[hits]
@@ -193,12 +199,12 @@ class _Run:
             best.row[hits] = rows[better]
             # Next to never: an id that was stored twice, or that agrees with another in its first half.
             row = row + 1
-            again = table.head.take(row, mode="clip") == best.head[wanted]
-            again &= row < len(table.head)
+            again = self.heads.take(row, mode="clip") == best.head[wanted]
+            again &= row < len(self.heads)
             wanted, row = wanted[again], row[again]
 
     def places(self, rows: "NDArray[Any]", keys: Sequence[str]) -> Iterator[Location]:
-        """Yield the places of some rows; `keys` are the keys of packs by number."""
+        """Yield the places of some entries; `keys` are the keys of packs by number."""
         table = self.columns
         depth = table.depth[rows].tolist()
         bases: list[bytes | None] = [None] * len(depth)
@@ -217,7 +223,5 @@ def _merged(runs: "list[_Run]") -> _Run:
 
     numbered = [run.columns._replace(pack=run.columns.pack + np.uint32(run.first)) for run in runs]
     joined = Columns(*(np.concatenate(parts) for parts in zip(*numbered, strict=True)))
-    order = joined.head.argsort()
-    deltas = np.cumsum(joined.depth > 0)[order][joined.depth[order] > 0] - 1
-    sorted_columns = (column[deltas if name == "base" else order] for name, column in joined._asdict().items())
-    return _Run(Columns(*sorted_columns), 0)
+    # Only heads are moved: in all other columns a look-up touches few places.
+    return _Run(joined, 0, joined.head.argsort().astype(np.uint32))
