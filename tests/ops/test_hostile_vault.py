@@ -164,6 +164,13 @@ def test_a_lie_is_refused_and_nothing_is_written(
     assert notes.is_dir()
 
 
+@pytest.mark.parametrize("lie", ["a piece beyond its chunk", "a piece longer than its chunk"])
+def test_a_piece_out_of_its_chunk_is_no_intact_stream(lie: str, vault: OpenVault, forge: Forge) -> None:
+    report = vault.verify(forge(vault, LIES[lie]), rung=Rung.INTACT)
+    assert report.snapshots[0].rung is Rung.PRESENT
+    assert report.damaged
+
+
 @pytest.mark.parametrize(
     "honest",
     [

@@ -10,6 +10,7 @@ from memkeep.model import PartImage, PartSummary
 from memkeep.storage.base import ObjectMissingError, Storage
 from memkeep.storage.cache import origin
 from memkeep.vault import format
+from memkeep.vault.chains import prove
 from memkeep.vault.reader import split_ids
 from memkeep.vault.vault import Vault
 
@@ -44,6 +45,32 @@ class Packs:
         return [error for error in self._known.values() if error is not None]
 
 
+class Chunks:
+    """Whether chunks decode to what their ids say; each is decoded at most once."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._proven: set[bytes] = set()
+        self._lost: dict[bytes, DamagedError] = {}
+
+    def decode(self, chunks: set[bytes], events: Events) -> list[DamagedError]:
+        """Return an error for each object that keeps some of the chunks from being what was written.
+
+        Many at once cost far less than some after others: a delta is decoded while its base is at hand.
+        """
+        unknown = chunks - self._proven - self._lost.keys()
+        try:
+            places = self._vault.reader.closure(unknown)
+        except DamagedError as error:
+            return [error]
+        for size, lost in prove(self._vault.reader, places):
+            self._lost |= lost
+            events.advance(size)
+        self._proven |= places.keys() - self._lost.keys()
+        found = (self._lost[one] for one in chunks if one in self._lost)
+        return list({one.obj: one for one in found}.values())
+
+
 def chunks_of(summaries: Sequence[PartSummary], images: Sequence[PartImage]) -> set[bytes]:
     """Return every chunk that a snapshot names (not the bases that those need)."""
     found: set[bytes] = set()
@@ -64,17 +91,18 @@ def packs_of(vault: Vault, chunks: set[bytes]) -> list[str]:
     return sorted({place.pack for place in vault.reader.closure(chunks).values()})
 
 
-def decode_all(vault: Vault, images: Sequence[PartImage], events: Events) -> None:
-    """Decode every stream and group; `DamagedError` at the first that is not what was written."""
-    with ThreadPoolExecutor(2, "memkeep-read") as pool:
-        for image in images:
-            for stored in image.entries:
-                if stored.recipe is not None:
-                    for piece in vault.reader.stream(stored.recipe, pool):
-                        events.advance(len(piece))
-            for collection in image.collections:
-                for _ in vault.reader.chunks([group.chunk for group in collection.groups], pool):
-                    pass
+def check_pieces(vault: Vault, images: Sequence[PartImage]) -> None:
+    """Raise `DamagedError` unless every piece of every stream lies inside of its chunk."""
+    import numpy as np
+
+    for image in images:
+        for stored in image.entries:
+            if stored.recipe is not None:
+                recipe = stored.recipe
+                places = vault.index.find_all(split_ids(recipe.ids))
+                ends = np.frombuffer(recipe.starts, "<u4").astype("u8") + np.frombuffer(recipe.lengths, "<u4")
+                if any(place is None or end > place.raw for place, end in zip(places, ends.tolist(), strict=True)):
+                    raise DamagedError(f"a piece of {stored.entry.path} lies out of its chunk")
 
 
 def read_back(

@@ -13,7 +13,7 @@ from memkeep.ops.compare import compare_part, spoiled
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
 from memkeep.ops.open import uncached
-from memkeep.ops.prove import Packs, chunks_of, decode_all, packs_of
+from memkeep.ops.prove import Chunks, Packs, check_pieces, chunks_of, packs_of
 from memkeep.ops.scratch import scratch
 from memkeep.ops.survey import survey
 from memkeep.vault import format
@@ -69,7 +69,11 @@ def verify(
         chosen = []
     else:
         chosen = [vault.resolve(name) for name in ([snapshot] if isinstance(snapshot, str) else snapshot or ["latest"])]
-    results = [_Climber(vault, one, packs, events).climb(rung) for one in chosen]
+    chunks = Chunks(vault)
+    if len(chosen) > 1 and rung.height >= Rung.INTACT.height:
+        events.step("chunks of all snapshots", sum(part.bytes for one in chosen for part in one.parts))
+        chunks.decode(set().union(*(_Climber(vault, one, packs, chunks, SILENT).to_decode() for one in chosen)), events)
+    results = [_Climber(vault, one, packs, chunks, events).climb(rung) for one in chosen]
     hurt = _who_is_hurt(vault, {finding.object for finding in found if finding.object} | _objects(results))
     if all:
         # Those too that no index segment names: the segment may be what is damaged.
@@ -92,10 +96,11 @@ def verify(
 class _Climber:
     """Climbs the ladder for one snapshot; a step says whether its rung was reached."""
 
-    def __init__(self, vault: Vault, snapshot: Snapshot, packs: Packs, events: Events) -> None:
+    def __init__(self, vault: Vault, snapshot: Snapshot, packs: Packs, chunks: Chunks, events: Events) -> None:
         self._vault = vault
         self._snapshot = snapshot
         self._packs = packs
+        self._chunks = chunks
         self._events = events
         self._images: list[PartImage] = []
         self.findings: list[Finding] = []
@@ -108,7 +113,11 @@ class _Climber:
             if rung.height > goal.height:
                 break
             self._events.step(f"{self._snapshot.id[:8]} {rung}", sum(part.bytes for part in self._snapshot.parts))
-            if not step():
+            try:
+                if not step():
+                    break
+            except DamagedError as error:
+                self._note([error])
                 break
             reached = rung
         return VerifyResult(snapshot=self._snapshot.id, rung=reached, findings=tuple(dict.fromkeys(self.findings)))
@@ -116,20 +125,31 @@ class _Climber:
     def _present(self) -> bool:
         self._images, errors = _images(self._vault, self._snapshot)
         errors += self._whole(self._packs.present)
-        try:
-            check_entries(self._images)
-        except DamagedError as error:
-            errors.append(error)
-        return self._note(errors)
+        whole = self._note(errors)
+        check_entries(self._images)
+        return whole
 
     def _intact(self) -> bool:
-        errors = self._whole(lambda needed: self._packs.intact(needed, self._events))
+        """Prove every byte of the packs, every chunk, and that the streams add up.
+
+        What the digest of a stream says follows: its bytes are those of its chunks, and it was taken while they were
+        cut. It is compared for itself when the stream is put together, from the next rung on.
+        """
+        errors = self._hash()
         if not errors:
-            try:
-                decode_all(self._vault, self._images, self._events)
-            except DamagedError as error:
-                errors.append(error)
-        return self._note(errors)
+            errors = self._chunks.decode(chunks_of(self._snapshot.parts, self._images), self._events)
+        whole = self._note(errors)
+        if whole:
+            check_pieces(self._vault, self._images)
+        return whole
+
+    def to_decode(self) -> set[bytes]:
+        """Return the chunks that the rung `intact` will decode: none when it will not get so far."""
+        self._images, errors = _images(self._vault, self._snapshot)
+        return set() if errors or self._hash() else chunks_of(self._snapshot.parts, self._images)
+
+    def _hash(self) -> list[DamagedError]:
+        return self._whole(lambda needed: self._packs.intact(needed, self._events))
 
     def _whole(self, look: Callable[[list[str]], list[DamagedError]]) -> list[DamagedError]:
         """Check the packs that are needed; where one is damaged, another may have copies of its chunks."""

@@ -103,6 +103,17 @@ class Reader:
         sealed = self._fetch(places)
         return {one: self._cipher(place.pack).unseal(sealed[one], place.offset) for one, place in places.items()}
 
+    def decode(
+        self, one: bytes, place: Location, blob: bytes, base: bytes, coder: codec.Coder, *, check: bool = True
+    ) -> bytes:
+        """Return the chunk of an opened blob; `DamagedError` when index, blob and, with `check`, id don't agree."""
+        if codec.base_of(blob, place.pack) == place.base and codec.size_of(blob, place.pack) == place.raw:
+            raw = coder.decode(blob, base, place.pack)
+            if not check or chunk_id(self._keys, raw) == one:
+                return raw
+        message = f"{place.pack} holds something else than chunk {one.hex()}"
+        raise DamagedError(message, obj=place.pack)
+
     def closure(self, chunks: set[bytes]) -> dict[bytes, Location]:
         """Return the places of chunks and of all that their deltas need; `DamagedError` when the index lacks one."""
         found: dict[bytes, Location] = {}
@@ -159,11 +170,7 @@ class Reader:
             for one in reversed(_chain(chunk, places)):
                 place = places[one]
                 blob = ciphers[place.pack].unseal(sealed[one], place.offset)
-                if codec.base_of(blob, place.pack) != place.base or codec.size_of(blob, place.pack) != place.raw:
-                    raise _other(place.pack, one)
-                raw = coder.decode(blob, raw, place.pack)
-                if (check or one == chunk) and chunk_id(self._keys, raw) != one:
-                    raise _other(place.pack, one)
+                raw = self.decode(one, place, blob, raw, coder, check=check or one == chunk)
             return raw
 
         done: dict[bytes, bytes] = {}
@@ -271,10 +278,6 @@ def _chain(chunk: bytes, places: dict[bytes, Location]) -> list[bytes]:
         chain.append(base)
         base = places[base].base
     return chain
-
-
-def _other(pack: str, chunk: bytes) -> DamagedError:
-    return DamagedError(f"{pack} holds something else than chunk {chunk.hex()}", obj=pack)
 
 
 def pieces(recipe: Recipe) -> tuple[list[bytes], list[int], list[int]]:

@@ -11,13 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from memkeep.errors import DamagedError
 from memkeep.events import Events
 from memkeep.vault import codec
+from memkeep.vault.chains import windows
 from memkeep.vault.index import Location
 from memkeep.vault.reader import chunk_id
 from memkeep.vault.vault import Vault
 from memkeep.vault.writer import MAX_DEPTH, Writer
-
-WINDOW_BYTES = 8 << 20  # of blobs that are read together
-WINDOW_CHUNKS = 2048
 
 
 class Transfer:
@@ -93,17 +91,14 @@ class Transfer:
         try:
             if isinstance(blob, DamagedError):
                 raise blob
-            if codec.base_of(blob, place.pack) != place.base or codec.size_of(blob, place.pack) != place.raw:
-                raise _other(place, one)
             base = b""
             if place.base is not None:
                 if not chain:
                     raise self.lost[place.base]
                 base = chain[-1][1]
+            raw = self._source.reader.decode(one, place, blob, base, coder)
+            if place.base is not None:
                 blob = codec.rebase(blob, self.ids[place.base])
-            raw = coder.decode(blob, base, place.pack)
-            if chunk_id(self._source.keys, raw) != one:
-                raise _other(place, one)
         except DamagedError:
             raw = self._source.reader.chunk(one)  # it may have been stored again elsewhere
             return coder.full(raw), raw
@@ -118,7 +113,7 @@ class Transfer:
         """Yield windows of chunks, each chunk behind its base, with their blobs; one window is read ahead."""
         with ThreadPoolExecutor(1, "memkeep-fetch") as pool:
             before: tuple[list[bytes], Future[dict[bytes, bytes | DamagedError]]] | None = None
-            for window in _windows(places):
+            for window in windows(places):
                 following = window, pool.submit(self._blobs, {one: places[one] for one in window})
                 if before is not None:
                     yield before[0], before[1].result()
@@ -137,31 +132,3 @@ class Transfer:
                 except DamagedError as error:
                     found[one] = error
         return found
-
-
-def _windows(places: dict[bytes, Location]) -> Iterator[list[bytes]]:
-    """Cut chunks into windows: in the order of their packs, but each right after its base and the base's other deltas.
-
-    What was made against neighbours lies in neighbouring places too, so a window is read in few pieces.
-    """
-    above: dict[bytes | None, list[bytes]] = {}
-    for one, place in sorted(places.items(), key=lambda item: item[1][:2], reverse=True):
-        above.setdefault(place.base, []).append(one)
-    todo = above.pop(None, [])
-    window: list[bytes] = []
-    size = 0
-    while todo:
-        one = todo.pop()
-        todo += above.pop(one, ())
-        length = places[one].length
-        if window and (len(window) >= WINDOW_CHUNKS or size + length > WINDOW_BYTES):
-            yield window
-            window, size = [], 0
-        window.append(one)
-        size += length
-    if window:
-        yield window
-
-
-def _other(place: Location, one: bytes) -> DamagedError:
-    return DamagedError(f"{place.pack} holds something else than chunk {one.hex()}", obj=place.pack)
