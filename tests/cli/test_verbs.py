@@ -69,6 +69,14 @@ def _settings(world: World) -> Path:
     return file
 
 
+def _mirror(world: World) -> Path:
+    """Return another vault."""
+    place = world.vault.parent / "mirror"
+    if not place.exists():
+        memkeep.init_vault(place, encrypt=False)
+    return place
+
+
 def words_for(verb: str, world: World) -> list[Any]:
     """Return a use of a verb that succeeds."""
     return {
@@ -85,7 +93,11 @@ def words_for(verb: str, world: World) -> list[Any]:
         "history": ["history", "one"],
         "search": ["search", "CAT"],
         "restore": ["restore", world.first[:10], "--to", world.vault.parent / "back"],
+        "copy": ["copy", "--to", _mirror(world)],
+        "pack": ["pack", "latest", "-o", world.vault.parent / "memory.tar.zst"],
+        "estimate": ["estimate", world.store],
         "forget": ["forget", "--keep-last", "1"],
+        "prune": ["prune"],
         "key": ["key", "list"],
         "demo": ["demo"],
         "completion": ["completion", "bash"],
