@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from memkeep import Retention, clock
-from memkeep.errors import RefusedError, StoreError, UsageError, VaultLeasedError
+from memkeep.errors import RefusedError, StorageError, StoreError, UsageError, VaultLeasedError
 from memkeep.library import OpenVault
 from memkeep.model import Rung
 from memkeep.ops import ledger
 from memkeep.ops.forget import ForgetResult
+from memkeep.storage.append_only import AppendOnlyStorage
 
 Days = Callable[..., list[str]]
 
@@ -164,3 +165,15 @@ def test_days_are_those_of_the_local_time_zone(vault: OpenVault, days: Days, mon
     monkeypatch.undo()
     time.tzset()
     assert len(found) == 2
+
+
+def test_where_nothing_may_be_removed_the_log_says_nothing_of_it(vault: OpenVault, days: Days) -> None:
+    made = days(2)
+    inner = vault._vault
+    inner.storage = AppendOnlyStorage(inner.storage)
+    before = [stat.key for stat in inner.storage.list("")]
+    with pytest.raises(StorageError) as error:
+        vault.forget(made[0])
+    assert error.value.code == "append_only"
+    assert [stat.key for stat in inner.storage.list("")] == before
+    assert len(vault.forget(made[0], dry_run=True).forgotten) == 1

@@ -10,6 +10,7 @@ from memkeep.errors import RefusedError, StorageError, StoreError, UsageError, V
 from memkeep.library import OpenVault
 from memkeep.ops import keys
 from memkeep.ops.survey import survey
+from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.local import LocalStorage
 from memkeep.testing.faults import Fault, FaultyStorage, cut, flip
 from memkeep.testing.snapshots import take
@@ -199,3 +200,17 @@ def test_a_new_key_that_was_not_stored_as_it_was_written_revokes_nothing(place: 
         keys.change_password(vaults.open_vault(storage, "pw"), "pw", "two")
     assert before < slots_in(place)
     assert opens(place, "pw")
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_where_nothing_may_be_removed_no_key_is_made_that_should_replace_one(
+    act: str, vault: Vault, place: Path
+) -> None:
+    vault.storage = AppendOnlyStorage(vault.storage)
+    before, seals = slots_in(place), vault.seals()
+    with pytest.raises(StorageError) as error:
+        ACTS[act](vault)
+    assert error.value.code == "append_only"
+    assert (slots_in(place), vault.seals()) == (before, seals)
+    keys.add_password(vault, "pw", "two")
+    assert opens(place, "two")

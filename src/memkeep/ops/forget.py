@@ -74,6 +74,7 @@ def forget(
     with ExitStack() as held:
         if not dry_run:
             # Taken before looking: so no other can take away in between what this one counts on staying.
+            vault.check_removes()
             held.enter_context(vault.lease("forget", exclusive=True))
         listed = vault.snapshots()
         if names:
@@ -99,6 +100,7 @@ def forget(
             refused = vault.remove(keys)
             vault.damaged = [error for error in vault.damaged if error.obj not in keys]
             if refused:
+                refused[0].unchanged = "What could not be removed is still there, although the log says that it may go."
                 raise refused[0]
     return result
 

@@ -67,6 +67,7 @@ def add_password(vault: Vault, secret: str, new: str, *, label: str = "") -> Key
 
 def change_password(vault: Vault, secret: str, new: str, *, label: str = "") -> KeyResult:
     """Put a new password in the place of the one that opened the vault; other passwords stay."""
+    vault.check_removes()
     with _alone(vault):
         old = _used_password(vault, secret, "add")
         label = label or next((one.label for one in old if one.label), "")
@@ -81,6 +82,7 @@ def remove_key(vault: Vault, secret: str, name: str | None, *, confirm: str | No
     `confirm` must be the id, or its beginning of at least 8 digits. Raises `RefusedError` (`last_key`,
     `not_confirmed`) or `StoreError` when no slot has that id.
     """
+    vault.check_removes()
     with _alone(vault):
         rows = list(_rows(vault, secret))
         chosen = [one for one in rows if one.id.startswith(name.lower())] if name else _yours(rows)
@@ -108,6 +110,7 @@ def new_recovery(vault: Vault, secret: str) -> KeyResult:
 
     With the recovery key alone nothing would open the vault if the new one were lost before it is read.
     """
+    vault.check_removes()
     with _alone(vault):
         _used_password(vault, secret, "add")
         slot, spelled = crypto.recovery_slot(vault.keys.master, vault.config.id, clock.now().isoformat())

@@ -21,8 +21,8 @@ class AppendOnlyStorage:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the storage beneath can promise."""
-        return self._beneath.capabilities
+        """What the storage beneath can promise, save that nothing is removed."""
+        return self._beneath.capabilities._replace(removes=False)
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object."""

@@ -41,6 +41,9 @@ class Capabilities(NamedTuple):
     near: bool = True
     """Reading costs next to nothing, so that what was written is read back whole, and nothing is cached."""
 
+    removes: bool = True
+    """Objects may be removed. Where it is known beforehand that none may, nothing is begun that has to."""
+
 
 class Storage(Protocol):
     """Objects under keys such as `data/ab/abcd...`: see `check_key`.

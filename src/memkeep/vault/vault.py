@@ -96,11 +96,19 @@ class Vault:
         if refused:
             raise refused[0]
 
+    def check_removes(self) -> None:
+        """Raise `StorageError` (`append_only`) where it is known that nothing may be removed: before a seal says so."""
+        if not self.storage.capabilities.removes:
+            message = f"nothing is removed from {self.storage.url}: this machine's settings say append_only for it"
+            raise StorageError(message, hint="do it on a machine whose settings let it remove", code="append_only")
+
     def remove(self, keys: Sequence[str]) -> list[StorageError]:
         """Remove objects: first a seal says that they may be missing, then they go. Hold a lease.
 
         Returns an error for each object that the storage does not give up; raises what befalls the seal.
         """
+        if keys:
+            self.check_removes()
         seal, number = self.next_seal()
         put_seal(self.storage, self.keys, msgspec.structs.replace(seal, forgotten=tuple(keys)), number)
         return remove_all(self.storage, keys)
