@@ -1,6 +1,7 @@
 """Every write of a backup fails in every way; then everything of before is whole, and the next backup works."""
 
 import itertools
+import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -209,3 +210,21 @@ def test_a_machine_that_computes_wrongly_is_found_out(monkeypatch: pytest.Monkey
         take(vault, DAYS[0], created="0", check=True)
     monkeypatch.undo()
     assert opened(storage).snapshots() == []
+
+
+@pytest.mark.parametrize("stored", [1, 2, 9, 20, 39])
+def test_what_a_broken_run_has_sent_is_not_sent_again(stored: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PACK_SIZE", 1 << 17)
+    monkeypatch.setattr(writer, "BATCH_BYTES", 1 << 17)
+    storage = MemoryStorage()
+    vaults.create(storage, "pw")
+    files = {f"{number}": random.Random(number).randbytes(1 << 17) for number in range(40)}
+    faulty = FaultyStorage(storage, Fault(call="put_new", prefix="data/", number=stored + 1, kind="io", lasting=True))
+    with pytest.raises(StorageError):
+        take(opened(faulty), files, created="0")
+    again = FaultyStorage(storage)
+    take(opened(again), files, created="1")
+    sent = sum(call == "put_new" and key.startswith("data/") for call, key in again.calls)
+    assert sent <= 42 - stored + stored // 8 + 1  # packs; the last two hold what the snapshot says of itself
+    found = opened(storage)
+    assert read(found, found.snapshots()[0]) == files
