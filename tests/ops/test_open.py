@@ -1,4 +1,5 @@
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,13 +7,15 @@ import pytest
 
 from memkeep import clock
 from memkeep.config import Rate, VaultSettings
-from memkeep.errors import StorageError, StorageUnreachableError
+from memkeep.errors import DamagedError, StorageError, StorageUnreachableError
 from memkeep.model import Rung
 from memkeep.ops import open as opening
 from memkeep.ops.backup import backup
 from memkeep.ops.discover import discover
 from memkeep.ops.verify import verify
+from memkeep.storage.cache import CachedStorage
 from memkeep.storage.memory import MemoryStorage
+from memkeep.testing import agent
 from memkeep.testing.faults import Call, Fault, FaultyStorage, Kind
 
 Place = Callable[..., FaultyStorage]
@@ -130,3 +133,52 @@ def test_a_near_vault_is_not_cached(home: Path, copy_store: Callable[..., Path])
     opening.init_vault(str(home / "vault"), None, encrypt=False)
     backup(opening.open_vault(str(home / "vault")), discover([copy_store("oc-memory")]))
     assert not (home / ".cache").exists()
+
+
+def test_a_second_backup_to_a_far_vault_reads_no_pack_that_was_there(far: Place, home: Path) -> None:
+    far()
+    store = agent.build(home / "memory", lance=False)
+    opening.init_vault("far://", "pw")
+    backup(opening.open_vault("far://", "pw"), discover([store]))
+    for cold in (False, True):
+        if cold:
+            shutil.rmtree(home / ".cache")
+        with sqlite3.connect(store / "facts.db") as database:
+            database.execute("UPDATE facts SET text = text || '!'")
+        database.close()
+        asked = far()
+        (made,) = backup(opening.open_vault("far://", "pw"), discover([store])).snapshots
+        assert made.rung is Rung.READABLE
+        written = [key for call, key in asked.calls if call == "put_new"]
+        assert all(key in written for key in reads(asked)) is not cold
+        assert cold or len(asked.calls) <= 30
+
+
+def test_a_backup_does_not_take_the_cache_for_the_storage_when_it_reads_back(far: Place, home: Path) -> None:
+    store = agent.build(home / "memory", lance=False)
+    far()
+    opening.init_vault("far://", "pw")
+    storage = far()
+    lying = FaultyStorage(storage.beneath, Fault(call="put_new", number=1, kind="corrupt", prefix="data/"))
+    vault = opening.open_vault("far://", "pw")
+    assert isinstance(vault.storage, CachedStorage)
+    vault.storage.beneath = lying
+    with pytest.raises(DamagedError, match="is not what was written"):
+        backup(vault, discover([store]))
+
+
+def test_an_append_only_machine_backs_up_again_and_again(
+    far: Place, home: Path, copy_store: Callable[..., Path]
+) -> None:
+    far()
+    settings = VaultSettings(url="far://", append_only=True)
+    opening.init_vault("far://", "pw", settings=settings)
+    store = discover([copy_store("oc-memory")])
+    for number in (1, 2):
+        vault = opening.open_vault("far://", "pw", settings=settings)
+        backup(vault, store)
+        assert len(vault.snapshots()) == number
+    with pytest.raises(StorageError) as error:
+        vault.forget([vault.snapshots()[0].id])
+    assert error.value.code == "append_only"
+    assert len(opening.open_vault("far://", "pw").snapshots()) == 2
