@@ -268,7 +268,7 @@ def test_a_pack_that_had_to_go_is_not_fetched_whole_again_for_a_little(beneath: 
     (one, data), (other, more) = packed(1, 2 * MB), packed(2, 2 * MB)
     beneath.put_new(one, [data])
     storage = opened(limit=3 * MB)
-    storage.get_range(one, 0, MB)
+    storage.get_range(one, 0, cache.ENOUGH)
     storage.put_new(other, [more])
     beneath.calls.clear()
     assert storage.get_range(one, 7, 7) == data[7:14]
