@@ -214,3 +214,13 @@ def test_where_nothing_may_be_removed_no_key_is_made_that_should_replace_one(
     assert (slots_in(place), vault.seals()) == (before, seals)
     keys.add_password(vault, "pw", "two")
     assert opens(place, "two")
+
+
+def test_a_key_that_was_wrapped_wrong_revokes_nothing(
+    vault: Vault, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = crypto.password_slot
+    monkeypatch.setattr(crypto, "password_slot", lambda master, password, *rest: right(master, password + "x", *rest))
+    with pytest.raises(memkeep.errors.DamagedError, match="does not open the vault"):
+        keys.change_password(vault, "pw", "two")
+    assert opens(place, "pw")
