@@ -1,5 +1,6 @@
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,3 +183,24 @@ def test_an_append_only_machine_backs_up_again_and_again(
         vault.forget([vault.snapshots()[0].id])
     assert error.value.code == "append_only"
     assert len(opening.open_vault("far://", "pw").snapshots()) == 2
+
+
+def test_a_backup_is_made_though_every_list_is_stale_and_answers_are_lost(far: Place, home: Path) -> None:
+    far()
+    store = agent.build(home / "memory", 2, lance=False)
+    opening.init_vault("far://", "pw")
+    backup(opening.open_vault("far://", "pw"), discover([store]))
+    asked = far()
+    (store / "new.md").write_text("a new note " * 50)
+    backup(opening.open_vault("far://", "pw"), discover([store]))
+    counts = Counter(call for call, _ in asked.calls)
+    kinds: list[Kind] = ["timeout", "lost", "stale"]
+    for kind in kinds:
+        for call in counts if kind != "stale" else ("list",):
+            far(*((call, number, kind) for number in range(1, 3 * counts[call], 2 if kind != "stale" else 1)))
+            (store / "new.md").write_text(f"a note {kind} {call} " * 50)
+            backup(opening.open_vault("far://", "pw"), discover([store]))
+    far()
+    vault = opening.open_vault("far://", "pw", cached=False)
+    assert len(vault.snapshots()) == 2 + 2 * len(counts) + 1
+    assert verify(vault, rung=Rung.INTACT, all=True, remember=False).all_findings == ()

@@ -147,7 +147,10 @@ def still_there(vault: Vault, chunks: set[bytes]) -> None:
 def _absent(pack: str, size: int | None, vault: Vault) -> DamagedError | None:
     want = vault.index.packs[pack]
     if size is None:
-        return DamagedError(f"{pack} is missing", obj=pack)
+        try:
+            size = vault.storage.stat(pack).size  # a list may not show yet what was just written
+        except ObjectMissingError:
+            return DamagedError(f"{pack} is missing", obj=pack)
     if size != want:
         return DamagedError(f"{pack} has {size} bytes, not the {want} that were written", obj=pack)
     return None
