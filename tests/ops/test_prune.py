@@ -135,6 +135,51 @@ class AllPacks:
         return True
 
 
+def lacking_a_base(vault: Vault) -> list[bytes]:
+    index = vault.index
+    return [one for one, place in index.entries(AllPacks()) if place.base and index.find(place.base) is None]
+
+
+def test_a_delta_that_lost_its_base_is_stored_again_and_not_found_any_more() -> None:
+    storage = MemoryStorage()
+    chance = random.Random(5)
+    base, other = chance.randbytes(120_000), chance.randbytes(50_000)
+    delta = base[:60_000] + b"x" + base[60_001:]
+    vaults.create(storage, "pw")
+    gone = [
+        take(opened(storage), {"a": base}, created="1").id,
+        take(opened(storage), {"a": delta, "b": other}, created="2").id,
+    ]
+    kept = take(opened(storage), {"b": other}, created="3")
+    opened(storage).forget(gone)
+    running = opened(storage)
+    assert prune(opened(storage)).removed_bytes > 100_000
+    assert {place.pack for _, place in opened(storage).index.entries(AllPacks())} & {*running.index.packs}
+    assert lacking_a_base(opened(storage)) == []
+    files = {"a": delta, "b": other}
+    for number, vault in enumerate([opened(storage), running]):
+        made = take(vault, files, created=f"4{number}")
+        whole(storage, {kept.id: {"b": other}, made.id: files})
+        opened(storage).forget([made.id])
+        prune(opened(storage))
+
+
+def test_what_needs_a_damaged_base_is_stored_again() -> None:
+    storage = MemoryStorage()
+    chance = random.Random(5)
+    base = chance.randbytes(120_000)
+    delta = base[:60_000] + b"x" + base[60_001:]
+    vaults.create(storage, "pw")
+    take(opened(storage), {"a": base}, created="1")
+    [pack] = opened(storage).index.packs
+    take(opened(storage), {"a": delta}, created="2")
+    storage.objects[pack] = storage.objects[pack][:1000]
+    vault = opened(storage)
+    vault.index.distrust(pack)
+    made = take(vault, {"b": delta}, created="3")
+    assert read(opened(storage), made) == {"b": delta}
+
+
 def test_everything_goes_when_no_snapshot_is_left() -> None:
     storage = MemoryStorage()
     expected = filled(storage, days(3))

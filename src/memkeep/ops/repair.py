@@ -21,7 +21,7 @@ from memkeep.vault import format
 from memkeep.vault.codec import Coder
 from memkeep.vault.index import Location
 from memkeep.vault.lease import Held
-from memkeep.vault.prune import Condemned, Due, condemn, sweep
+from memkeep.vault.prune import Condemned, Due, condemn, dangling, sweep
 from memkeep.vault.reader import split_ids
 from memkeep.vault.rebuild import Rebuild, Span, walk
 from memkeep.vault.segment import build_segment, read_segment
@@ -223,12 +223,14 @@ class _Run:
         if unreadable or not self._bad or self._dry_run or self._lost_manifests():
             return ()
         index = self._vault.index
-        hit = {key: 0 for key, packs in index.segments.items() if not self._bad.keys().isdisjoint(packs)}
+        lacking = dangling(self._vault, index.packs.keys() - self._bad.keys())
+        changed = self._bad.keys() | {pack for _, pack in lacking}
+        hit = {key: 0 for key, packs in index.segments.items() if not changed.isdisjoint(packs)}
         drop = {pack: index.packs.get(pack, self._sizes.get(pack, 0)) for pack in self._bad}
-        found = Condemned(drop=drop, repack={}, copied={}, segments=hit)
+        found = Condemned(drop=drop, repack={}, copied={}, segments=hit, dangling=lacking)
         condemn(self._vault, found, self._held, grace=timedelta(0))
         marks = [key for key, mark in self._vault.marks().items() if set(mark.objects) == found.objects.keys()]
-        refused = sweep(self._vault, Due(tuple(marks), found.objects, ()), self._held)
+        refused = sweep(self._vault, Due(tuple(marks), found.objects, {}), self._held)
         if refused:
             raise refused[0]
         self._bad.clear()

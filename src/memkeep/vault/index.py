@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SMALL = 4096  # entries, below which a run is merged with others like it; at least,
 _LARGE = 32768  # and at most:
+_LONGEST = 255  # deltas after each other: a depth is one byte
 _PART = 16  # as many runs of the same length are no longer small
 
 
@@ -119,6 +120,32 @@ class Index:
                 for position, place in zip(where.tolist(), run.places(best.row[where], self._keys), strict=True):
                     found[position] = place
         return found
+
+    def find_usable(self, chunks: Sequence[bytes]) -> list[Location | None]:
+        """Return where each chunk lies that can be leaned on: with all that its delta needs, and all in trusted packs.
+
+        A prune takes the base of a delta that no snapshot needs, although the delta itself may stay in a pack that is
+        needed for others: such a delta is as good as none. The depth is the length of the chain as it is now.
+        """
+        found = self._trusted(chunks)
+        todo = {number: place.base for number, place in enumerate(found) if place is not None and place.base}
+        for length in range(1, _LONGEST + 1):
+            bases = list(dict.fromkeys(todo.values()))
+            places = dict(zip(bases, self._trusted(bases), strict=True)) if bases else {}
+            for number, base in list(todo.items()):
+                below, place = places[base], found[number]
+                if below is None or place is None:
+                    found[number] = None
+                elif below.base is not None:
+                    todo[number] = below.base
+                    continue
+                else:
+                    found[number] = place._replace(depth=max(place.depth, length))
+                del todo[number]
+        return [None if number in todo else place for number, place in enumerate(found)]
+
+    def _trusted(self, chunks: Sequence[bytes]) -> list[Location | None]:
+        return [place if place is not None and self.trusts(place) else None for place in self.find_all(chunks)]
 
     def entries(self, packs: Container[str]) -> Iterator[tuple[bytes, Location]]:
         """Yield every entry of the chunks that lie in some packs, with its place there."""

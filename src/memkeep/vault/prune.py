@@ -5,12 +5,12 @@
    Writers that see the mark store again what they need of those packs; one that has not seen it may still commit a
    snapshot that leans on them.
 2. `sweep`, when the mark's time has come: what no snapshot needs by then is removed. A marked pack that one does need
-   is described again and stays. A seal says beforehand what is going to be missing.
+   stays; what is needed of it is described again. A seal says beforehand what is going to be missing.
 
 A crash between any two writes leaves packs that are stored twice, or marked and still there: the next prune goes on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ class Condemned(NamedTuple):
     repack: dict[str, int]  # packs of which little is needed
     copied: dict[bytes, Location]  # what is needed of those
     segments: dict[str, int]  # index segments that others replace
+    dangling: frozenset[tuple[bytes, str]] = frozenset()  # chunks, and packs that stay, where they lack their base then
 
     @property
     def objects(self) -> dict[str, int]:
@@ -55,7 +56,7 @@ class Due(NamedTuple):
 
     marks: tuple[str, ...]
     objects: dict[str, int]  # to be removed
-    rescued: tuple[str, ...]  # marked packs that a snapshot needs
+    needed: dict[bytes, Location]  # what stays, marked or not, and must be found afterwards
 
 
 def judge(vault: Vault, needed: set[bytes]) -> Condemned:
@@ -80,6 +81,13 @@ def judge(vault: Vault, needed: set[bytes]) -> Condemned:
     if len(small) >= MANY_SMALL:
         repack |= small
     described = {key: packs for key, packs in vault.index.segments.items() if key not in marked}
+    going = drop.keys() | repack.keys()
+    lacking = (
+        dangling(vault, live.keys() - going, {chunk for chunk, p in places.items() if p.pack in repack})
+        if going
+        else frozenset()
+    )
+    changed = going | {pack for _, pack in lacking}
     sizes = _sizes(vault.storage, layout.INDEX)
     return Condemned(
         drop=drop,
@@ -88,16 +96,33 @@ def judge(vault: Vault, needed: set[bytes]) -> Condemned:
         segments={
             key: sizes.get(key, 0)
             for key, packs in described.items()
-            if len(described) > MANY or not (drop.keys() | repack.keys()).isdisjoint(packs)
+            if len(described) > MANY or not changed.isdisjoint(packs)
         },
+        dangling=lacking,
     )
+
+
+def dangling(vault: Vault, stays: set[str], copied: Container[bytes] = frozenset()) -> frozenset[tuple[bytes, str]]:
+    """Return the deltas in packs that stay which lack a base when there is nothing but those packs and some copies.
+
+    No snapshot needs them, but a look-up would find them, and take them for what they were.
+    """
+    whole: set[bytes] = set()
+    lacking = set()
+    for chunk, place in sorted(vault.index.entries(stays), key=lambda entry: entry[1].depth):
+        if place.base is None or place.base in whole or place.base in copied:
+            whole.add(chunk)
+        else:
+            lacking.add((chunk, place.pack))
+    return frozenset(lacking)
 
 
 def condemn(vault: Vault, found: Condemned, held: Held, *, grace: timedelta) -> None:
     """Copy what is needed of what goes, describe what stays, and mark the rest; under an exclusive lease."""
     copied = _copy(vault, found.copied, held)
     stays = {pack for key in found.segments for pack in vault.index.segments[key]} - found.objects.keys()
-    _describe(vault, [*vault.index.entries(stays), *copied], held)
+    kept = [entry for entry in vault.index.entries(stays) if (entry[0], entry[1].pack) not in found.dangling]
+    _describe(vault, [*kept, *copied], held)
     if found.objects:
         now = clock.now()
         mark = Mark(created=now.isoformat(), ready=(now + grace).isoformat(), objects=tuple(found.objects))
@@ -121,14 +146,15 @@ def due(vault: Vault, held: Held) -> dict[str, Mark]:
 def condemned_by(vault: Vault, marks: dict[str, Mark], needed: set[bytes]) -> Due:
     """Compare marks with the chunks that snapshots name now: list the snapshots after the marks, not before."""
     objects = {key for mark in marks.values() for key in mark.objects}
-    rescued = objects & {place.pack for place in vault.reader.closure(needed).values()}
+    places = vault.reader.closure(needed)
+    going = objects - {place.pack for place in places.values()}
     sizes = _sizes(vault.storage, layout.DATA) | _sizes(vault.storage, layout.INDEX)
-    return Due(tuple(marks), {key: sizes[key] for key in sorted(objects - rescued) if key in sizes}, tuple(rescued))
+    return Due(tuple(marks), {key: sizes[key] for key in sorted(going) if key in sizes}, places)
 
 
 def sweep(vault: Vault, found: Due, held: Held) -> list[StorageError]:
     """Remove what is due; return an error for each object that the storage does not give up (it stays marked)."""
-    _describe(vault, list(vault.index.entries(set(found.rescued))), held)
+    _describe_lost(vault, found, held)
     over = _seal(vault, found.objects)
     # First the segments: who opens the vault now sees nothing that is about to go.
     going = sorted(found.objects, key=lambda key: not key.startswith(layout.INDEX))
@@ -139,6 +165,17 @@ def sweep(vault: Vault, found: Due, held: Held) -> list[StorageError]:
     if not refused:
         refused += remove_all(vault.storage, found.marks)
     return refused + remove_all(vault.storage, over)
+
+
+def _describe_lost(vault: Vault, found: Due, held: Held) -> None:
+    """Describe again what is needed and would not be found any more, or elsewhere: so a sweep changes no look-up."""
+    if not any(key.startswith(layout.INDEX) for key in found.objects):
+        return
+    index = vault.index_without(found.objects)
+    chunks = list(found.needed)
+    places = zip(chunks, index.find_all(chunks), strict=True)
+    lost = [chunk for chunk, place in places if place is None or place[:2] != found.needed[chunk][:2]]
+    _describe(vault, [(chunk, found.needed[chunk]) for chunk in lost], held)
 
 
 def _copy(vault: Vault, chunks: dict[bytes, Location], held: Held) -> list[tuple[bytes, Location]]:

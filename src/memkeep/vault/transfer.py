@@ -105,9 +105,8 @@ class Transfer:
         return blob, raw
 
     def _there(self, ids: list[bytes]) -> list[Location | None]:
-        """Return where the target has chunks, by its own ids; what lies in a damaged pack it has not."""
-        index = self._target.index
-        return [place if place is not None and index.trusts(place) else None for place in index.find_all(ids)]
+        """Return where the target has chunks, by its own ids; what needs a damaged pack it has not."""
+        return self._target.index.find_usable(ids)
 
     def _read(self, places: dict[bytes, Location]) -> Iterator[tuple[list[bytes], dict[bytes, bytes | DamagedError]]]:
         """Yield windows of chunks, each chunk behind its base, with their blobs; one window is read ahead."""

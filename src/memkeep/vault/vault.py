@@ -1,7 +1,7 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
@@ -77,6 +77,12 @@ class Vault:
         for key in marked:
             self.index.distrust(key)
         return marked
+
+    def index_without(self, going: Container[str]) -> Index:
+        """Return the index as it is going to be without some segments, read anew."""
+        index = Index()
+        self._add_segments(index, going)
+        return index
 
     def lease(self, what: str, *, exclusive: bool) -> Held:
         """Return a context that holds a lease; entering it raises `VaultLeasedError` when another excludes it."""
@@ -243,13 +249,16 @@ class Vault:
 
     def _load_index(self) -> None:
         """Read the segments that are not in the index, several at a time: hashing and decrypting run side by side."""
-        new = [stat for stat in sorted(self.storage.list(layout.INDEX)) if stat.key not in self.index.segments]
+        self._add_segments(self.index, self.index.segments)
+
+    def _add_segments(self, index: Index, but: Container[str]) -> None:
+        new = [stat for stat in sorted(self.storage.list(layout.INDEX)) if stat.key not in but]
         with ThreadPoolExecutor(_NEAR if self.storage.capabilities.near else _FAR, "memkeep-index") as pool:
             for stat, got in zip(new, pool.map(self._segment, new), strict=True):
                 if isinstance(got, DamagedError):
                     self._note(got)
                 elif got is not None:
-                    self.index.add(stat.key, got)
+                    index.add(stat.key, got)
 
     def _segment(self, stat: Stat) -> Segment | DamagedError | None:
         try:

@@ -200,8 +200,8 @@ class Writer:
         """Have a batch encoded, but for chunks that the vault has; append what was encoded before to the pack."""
         self._raise_failed()
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        places = self._index.find_all([job.one for job in batch])
-        new = [job for job, place in zip(batch, places, strict=True) if place is None or not self._index.trusts(place)]
+        places = self._index.find_usable([job.one for job in batch])
+        new = [job for job, place in zip(batch, places, strict=True) if place is None]
         if new:
             self._encoding.append(self._workers.submit(self._encode, new))
         self._drain(IN_FLIGHT)
@@ -222,7 +222,8 @@ class Writer:
         blobs = []
         for job in jobs:
             theirs, encoded = b"", None
-            if job.base is not None and job.base in bases:
+            # One that is there but lacks what it needs is stored whole: then nobody takes the other for it.
+            if job.base is not None and job.base in bases and self._index.find(job.one) is None:
                 theirs, depth = bases[job.base]
                 encode = coder.text if job.text else coder.pages
                 blob = encode(job.raw, theirs, job.base)
@@ -241,7 +242,7 @@ class Writer:
         wanted = list({job.base for job in jobs if job.base is not None and job.base != job.one})
         places = {
             base: place
-            for base, place in zip(wanted, self._index.find_all(wanted), strict=True)
+            for base, place in zip(wanted, self._index.find_usable(wanted), strict=True)
             # Not all chains end on one day.
             if place is not None and place.depth < MAX_DEPTH - base[0] % 16
         }
