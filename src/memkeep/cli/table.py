@@ -25,8 +25,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "pack": "Write one snapshot into one file for another machine.",
     },
     "Tidy": {
-        "prune": "Give back the space of what no snapshot needs any more.",
         "forget": "Forget snapshots that no rule keeps, or those that are named.",
+        "prune": "Give back the space of what no snapshot needs any more.",
         "key": "Manage what opens the vault: its passwords and its recovery key.",
     },
     "Learn": {

@@ -18,6 +18,7 @@ from memkeep.model import Finding, Omission, Part, Severity
 
 ENV_REASON = ".env files are never taken"
 VANISHED = "vanished while it was read"
+UNNAMEABLE = "its name is not valid UTF-8"
 _OTHERS = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -169,16 +170,19 @@ class Walk:
         return not self._part.include or any(fnmatchcase(under, pattern) for pattern in self._part.include)
 
     def _unnameable(self, path: str) -> None:
-        self.leave(path, "its name is not valid UTF-8")
-        self.findings.append(
-            Finding(
-                code="name_not_text",
-                severity=Severity.WARNING,
-                message=f"The name of {shown(path)} is not valid UTF-8; it is not kept.",
-                part=shown(path),
-                mend="Give it a name in UTF-8.",
-            )
-        )
+        self.leave(path, UNNAMEABLE)
+        self.findings.append(unnameable(path))
+
+
+def unnameable(path: str) -> Finding:
+    """Return the finding that a file is not kept for its name, which no manifest could hold."""
+    return Finding(
+        code="name_not_text",
+        severity=Severity.WARNING,
+        message=f"The name of {shown(path)} is not valid UTF-8; it is not kept.",
+        part=shown(path),
+        mend="Give it a name in UTF-8.",
+    )
 
 
 def seen_file(place: Path, path: str, under: str, now: os.stat_result) -> Seen:

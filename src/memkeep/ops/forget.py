@@ -8,6 +8,7 @@ none was.
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import msgspec
 
@@ -166,26 +167,13 @@ def _check_last_good(verdicts: Sequence[Verdict], confirm: str | None) -> None:
 
 
 def _kept(verdict: Verdict) -> KeptRow:
-    one = verdict.snapshot
-    return KeptRow(
-        snapshot=one.id,
-        created=one.created,
-        system=one.system,
-        path=one.path,
-        host=one.host,
-        tag=one.tag,
-        rung=one.rung,
-        reasons=verdict.reasons,
-    )
+    return KeptRow(**_shown(verdict.snapshot), reasons=verdict.reasons)
 
 
 def _forgotten(one: Candidate) -> ForgottenRow:
-    return ForgottenRow(
-        snapshot=one.id,
-        created=one.created,
-        system=one.system,
-        path=one.path,
-        host=one.host,
-        tag=one.tag,
-        rung=one.rung,
-    )
+    return ForgottenRow(**_shown(one))
+
+
+def _shown(one: Candidate) -> dict[str, Any]:
+    same = {name: getattr(one, name) for name in ("created", "system", "path", "host", "tag", "rung")}
+    return same | {"snapshot": one.id}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from memkeep.engines.files_walk import ENV_REASON, is_dotenv, is_text, shown
+from memkeep.engines.files_walk import ENV_REASON, UNNAMEABLE, is_dotenv, is_text, shown, unnameable
 from memkeep.model import Finding, Omission, Part, Role, Severity, TableMap
 from memkeep.systems.look import OWN_PREFIX, SIDECAR_SUFFIXES, Folder, Link, Look, is_sidecar
 
@@ -231,16 +231,8 @@ class _Walk:
             self._leave(name, f"left behind by a database that is gone, {base}")
 
     def _unnameable(self, name: str) -> None:
-        self._leave(name, "its name is not valid UTF-8")
-        self.out.findings.append(
-            Finding(
-                code="name_not_text",
-                severity=Severity.WARNING,
-                message=f"The name of {shown(name)} is not valid UTF-8; it is not kept.",
-                part=shown(name),
-                mend="Give it a name in UTF-8.",
-            )
-        )
+        self._leave(name, UNNAMEABLE)
+        self.out.findings.append(unnameable(name))
 
     def _leave(self, name: str, reason: str) -> None:
         self.elsewhere.append(name)
