@@ -178,9 +178,11 @@ def ssh_server(home: Path, tmp_path: Path) -> Iterator[SshServer]:
     """Return a running OpenSSH server; the home has the key that it lets in, and knows its host key."""
     sshd()
     server = SshServer(tmp_path / "sshd", home)
-    server.start()
-    yield server
-    server.stop()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,15 @@ import getpass
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+
+from memkeep.testing.servers import reserve_port
+
+DEADLINE = 30.0  # seconds for it to come up or to be gone
 
 
 class SshServer:
@@ -24,9 +27,8 @@ class SshServer:
         self.sftp = "internal-sftp"
         self.keys = f"{folder}/authorized_keys"
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self._reserved = reserve_port()
+        self.port: int = self._reserved.getsockname()[1]
         folder.mkdir()
         (home / ".ssh").mkdir(mode=0o700, exist_ok=True)
         new_key(home / ".ssh" / "id_ed25519")
@@ -63,7 +65,7 @@ class SshServer:
                     "StrictModes no",
                     "PasswordAuthentication no",
                     "KbdInteractiveAuthentication no",
-                    "LogLevel ERROR",
+                    "LogLevel INFO",
                     f"Subsystem sftp {self.sftp}",
                     *self.settings,
                 ]
@@ -71,18 +73,17 @@ class SshServer:
             + "\n"
         )
         with (self.folder / "log").open("ab") as log:
+            said_before = log.tell()
             self._process = subprocess.Popen(
                 [sshd(), "-D", "-e", "-f", str(self.folder / "sshd_config")], stdin=subprocess.DEVNULL, stderr=log
             )
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-            except OSError:
-                assert time.monotonic() < deadline, (self.folder / "log").read_text()
-                assert self._process.poll() is None, (self.folder / "log").read_text()
-            else:
-                return
+        # It says itself that it listens: a connection made to find out could reach a server that is being killed.
+        log_file = self.folder / "log"
+        deadline = time.monotonic() + DEADLINE
+        while b"Server listening on" not in log_file.read_bytes()[said_before:]:
+            assert time.monotonic() < deadline, log_file.read_text()
+            assert self._process.poll() is None, log_file.read_text()
+            time.sleep(0.005)
 
     def sessions(self) -> list[int]:
         """Return the processes that serve connections."""
@@ -99,17 +100,36 @@ class SshServer:
         return found
 
     def stop(self) -> None:
-        """Kill the server and all of its connections."""
+        """Kill the server and all of its connections; return when none is left that holds the port."""
         if self._process is not None:
-            for process in (self._process.pid, *self.sessions()):
+            self._process.send_signal(signal.SIGSTOP)  # so that no session begins between the look and the kill
+            sessions = self.sessions()
+            for process in (*sessions, self._process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             self._process.wait()
             self._process = None
+            deadline = time.monotonic() + DEADLINE
+            while any(map(_runs, sessions)):
+                assert time.monotonic() < deadline, sessions
+                time.sleep(0.005)
+
+    def close(self) -> None:
+        """Stop, and give the port back."""
+        self.stop()
+        self._reserved.close()
 
     def restart(self) -> None:
         self.stop()
         self.start()
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process has anything open still: one that is dead but not waited for has not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def new_key(path: Path, kind: str = "ed25519") -> None:

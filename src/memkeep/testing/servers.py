@@ -21,7 +21,8 @@ from urllib.request import Request, urlopen
 
 from memkeep import clock
 
-DEADLINE = 30.0  # seconds for a server to come up
+DEADLINE = 60.0  # seconds for a server to come up
+PAGE = 100  # objects that moto lists in one answer
 KEY, SECRET = "AKIAMEMKEEPTESTS", "not/a+secret/of+anybody/at+all/only+a+test"
 
 
@@ -35,21 +36,21 @@ class Server:
         port: int,
         environment: dict[str, str],
         make: Callable[[str], object],
-        scheme: str,
+        page: int,
     ) -> None:
         self.process = process
         self.log = log  # what it has said so far; moto says a line a request
         self.port = port
         self.environment = environment
+        self.page = page  # objects that it lists in one answer
         self._make = make
-        self._scheme = scheme
         self._numbers = itertools.count(1)
 
     def bucket(self, name: str = "") -> str:
         """Make an empty bucket; return its URL."""
         name = name or f"bucket-{next(self._numbers)}"
         self._make(name)
-        return f"{self._scheme}://{name}"
+        return f"s3://{name}"
 
     def kill(self) -> None:
         """Unplug it."""
@@ -67,23 +68,24 @@ def moto(**more: str) -> Iterator[Server]:
 
     `more` are variables of its own, such as `INITIAL_NO_AUTH_ACTION_COUNT`.
     """
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _running(command, port, {**os.environ, **more}) as (process, log):
-        yield Server(process, log, port, s3_environment(url), lambda name: _send("PUT", f"{url}/{name}"), "s3")
+    with reserve_port() as reserved:
+        port: int = reserved.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        with _running(command, port, {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE), **more}) as (process, log):
+            yield Server(process, log, port, s3_environment(url), lambda name: _send("PUT", f"{url}/{name}"), PAGE)
 
 
 @contextmanager
 def rclone() -> Iterator[Server]:
     """Run an S3 that checks signatures and lets every put replace what is there, `If-None-Match` or not."""
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="memkeep-rclone-") as folder:
+    with reserve_port() as reserved, tempfile.TemporaryDirectory(prefix="memkeep-rclone-") as folder:
+        port: int = reserved.getsockname()[1]
         command = [str(Path(sysconfig.get_path("scripts"), "rclone")), "serve", "s3", folder]
         command += ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", "--config", f"{folder}/none"]
         with _running(command, port, dict(os.environ)) as (process, log):
             url = f"http://127.0.0.1:{port}"
-            yield Server(process, log, port, s3_environment(url), lambda name: _signed_put(url, name), "s3")
+            yield Server(process, log, port, s3_environment(url), lambda name: _signed_put(url, name), 1000)
 
 
 def s3_environment(url: str) -> dict[str, str]:
@@ -96,12 +98,15 @@ def s3_environment(url: str) -> dict[str, str]:
     }
 
 
-def free_port() -> int:
-    """Return a port of loopback on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def reserve_port() -> socket.socket:
+    """Bind a port of loopback without listening: nobody else is given it, and a server told of it can still listen.
+
+    The server must set `SO_REUSEADDR`, as most do.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 @contextmanager
