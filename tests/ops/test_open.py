@@ -204,3 +204,17 @@ def test_a_backup_is_made_though_every_list_is_stale_and_answers_are_lost(far: P
     vault = opening.open_vault("far://", "pw", cached=False)
     assert len(vault.snapshots()) == 2 + 2 * len(counts) + 1
     assert verify(vault, rung=Rung.INTACT, all=True, remember=False).all_findings == ()
+
+
+def test_verify_fetches_each_pack_of_a_far_vault_once_and_not_from_what_was_kept(far: Place, home: Path) -> None:
+    store = home / "store"
+    agent.build(store)
+    far()
+    opening.init_vault("far://", "pw")
+    backup(opening.open_vault("far://", "pw"), discover([store]))
+    counted = far()
+    report = verify(opening.open_vault("far://", "pw"), rung=Rung.EQUIVALENT, all=True)
+    assert (report.all_findings, report.snapshots[0].rung) == ((), Rung.EQUIVALENT)
+    whole = Counter(key for call, key in counted.calls if call == "get" and key.startswith("data/"))
+    assert set(whole.values()) == {1}
+    assert set(whole) == {stat.key for stat in counted.beneath.list("data/")}

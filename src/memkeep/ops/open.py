@@ -5,13 +5,14 @@ import hashlib
 import os
 import random
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from memkeep.config import VaultSettings
 from memkeep.errors import RefusedError, UsageError
+from memkeep.ops.scratch import scratch
 from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.base import Storage
 from memkeep.storage.cache import CachedStorage, origin
@@ -22,6 +23,8 @@ from memkeep.storage.retry import RetryingStorage
 from memkeep.vault import format
 from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
+
+_ALL = 1 << 62  # bytes
 
 Ask = Callable[[], str | None]
 """Gives the password when it is needed, or None when there is none to be had."""
@@ -106,10 +109,18 @@ def open_vault(
     return vaults.open_vault(storage, password)
 
 
-def uncached(vault: Vault) -> Vault:
-    """Return a vault as its place itself shows it, whatever was kept of it here."""
-    storage = origin(vault.storage)
-    return vault if storage is vault.storage else Vault(storage, vault.config, vault.keys)
+@contextlib.contextmanager
+def afresh(vault: Vault) -> Iterator[Vault]:
+    """Lend a vault as its place shows it now, whatever was kept of it here before.
+
+    What is fetched from a place that is far is kept while this lasts, so that nothing is fetched twice.
+    """
+    if vault.storage.capabilities.near:
+        yield vault
+        return
+    with scratch() as folder:
+        storage = CachedStorage(origin(vault.storage), folder / "fetched", _ALL)
+        yield Vault(storage, vault.config, vault.keys)
 
 
 def cache_folder(url: str, environ: Mapping[str, str] = os.environ) -> Path:

@@ -18,10 +18,11 @@ MARKED = "pack_marked"
 
 
 class Packs:
-    """Whether packs are whole; each is read at most once."""
+    """Whether packs are whole; each is read at most once, from the place itself unless `storage` is given."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, storage: Storage | None = None) -> None:
         self._vault = vault
+        self._storage = storage or origin(vault.storage)
         self._known: dict[str, DamagedError | None] = {}
 
     def present(self, packs: Iterable[str]) -> list[DamagedError]:
@@ -33,9 +34,7 @@ class Packs:
         """Return an error for each pack whose bytes do not have the SHA-256 that is its name."""
         unknown = [pack for pack in packs if pack not in self._known]
         with ThreadPoolExecutor(2, "memkeep-hash") as pool:
-            for pack, error in zip(
-                unknown, pool.map(lambda one: _changed(origin(self._vault.storage), one), unknown), strict=True
-            ):
+            for pack, error in zip(unknown, pool.map(lambda one: _changed(self._storage, one), unknown), strict=True):
                 self._known[pack] = error
                 events.advance(self._vault.index.packs.get(pack, 0))
         return [error for pack in packs if (error := self._known[pack]) is not None]

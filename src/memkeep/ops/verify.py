@@ -12,7 +12,7 @@ from memkeep.ops import ledger
 from memkeep.ops.compare import compare_part, spoiled
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
-from memkeep.ops.open import uncached
+from memkeep.ops.open import afresh
 from memkeep.ops.prove import Chunks, Packs, check_pieces, chunks_of, packs_of
 from memkeep.ops.scratch import scratch
 from memkeep.ops.survey import survey
@@ -60,8 +60,17 @@ def verify(
     remembered in the user's state folder, unless `remember` is False. Raises `StoreError` for a
     name that fits no snapshot.
     """
-    vault = uncached(vault)
-    packs = Packs(vault)
+    with afresh(vault) as now:
+        report = _verify(now, snapshot, rung=rung, all=all, events=events)
+    for one in report.snapshots if remember else ():
+        ledger.note(vault.config.id, one.snapshot, one.rung, good=one.rung.height >= rung.height and not one.findings)
+    return report
+
+
+def _verify(
+    vault: Vault, snapshot: str | Sequence[str] | None, *, rung: Rung, all: bool, events: Events
+) -> VerifyReport:
+    packs = Packs(vault, vault.storage)
     found = survey(vault)
     if all:
         chosen = vault.snapshots()
@@ -81,16 +90,13 @@ def verify(
         packs.intact(sorted(there - {finding.object for finding in found if finding.object}), events)
     known = _objects(results) | {finding.object for finding in found}
     found += [_damage(error, ()) for error in packs.damaged() if error.obj not in known]
-    report = VerifyReport(
+    return VerifyReport(
         snapshots=tuple(
             msgspec.structs.replace(one, findings=tuple(_with_hurt(finding, hurt) for finding in one.findings))
             for one in results
         ),
         findings=tuple(_with_hurt(finding, hurt) for finding in found),
     )
-    for one in report.snapshots if remember else ():
-        ledger.note(vault.config.id, one.snapshot, one.rung, good=one.rung.height >= rung.height and not one.findings)
-    return report
 
 
 class _Climber:
