@@ -28,7 +28,7 @@ def _offered(run_cli: Callable, *words: str) -> list[str]:
 
 
 def test_verbs_are_completed(run_cli: Callable) -> None:
-    assert _offered(run_cli, "memkeep", "s") == ["status", "snapshots", "show", "search"]
+    assert _offered(run_cli, "memkeep", "s") == ["status", "schedule", "snapshots", "show", "search"]
     assert set(VERBS) <= set(_offered(run_cli, "memkeep", ""))
 
 

@@ -99,6 +99,7 @@ def words_for(verb: str, world: World) -> list[Any]:
         "forget": ["forget", "--keep-last", "1"],
         "prune": ["prune"],
         "key": ["key", "list"],
+        "repair": ["repair"],
         "demo": ["demo"],
         "completion": ["completion", "bash"],
     }[verb]

@@ -290,7 +290,7 @@ def test_what_is_no_vault_is_told_apart(vault: Path, say: Callable[..., Told], t
     is_an_error(say("snapshots", "--vault", tmp_path / "nowhere"), 10, "memkeep init --vault")
     is_an_error(say("snapshots", "--vault", tmp_path / "empty"), 10, "memkeep init --vault")
     is_an_error(say("snapshots", "--vault", tmp_path / "file"), 1, "Not a directory")
-    is_an_error(say("snapshots", "--vault", "s3://bucket/x"), 2, "s3://bucket/x")
+    is_an_error(say("snapshots", "--vault", "ftp://server/x"), 2, "ftp://server/x")
     is_an_error(say("init", "--vault", vault), 13, "is a vault already")
     is_an_error(say("init", "--vault", tmp_path / "file"), 1, "Not a directory")
 
