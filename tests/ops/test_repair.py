@@ -1,19 +1,27 @@
 """Repair makes again what can be made again, saves what can be read, and says of the rest exactly what is lost."""
 
 import random
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from memkeep.errors import DamagedError, StorageError
+from memkeep.ops.prune import prune
 from memkeep.ops.repair import repair
 from memkeep.ops.survey import survey
+from memkeep.storage.cache import CachedStorage
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import Fault, FaultyStorage
 from memkeep.testing.snapshots import read, take
 from memkeep.vault import vault as vaults
 from memkeep.vault import writer
+from memkeep.vault.codec import Coder
 from memkeep.vault.crypto import ARGON
+from memkeep.vault.reader import chunk_id
 from memkeep.vault.vault import Vault
+from memkeep.vault.writer import put_segment
 
 Objects = dict[str, bytes]
 
@@ -175,19 +183,50 @@ def test_a_damaged_or_lost_entry_of_the_log_is_written_anew(objects: Objects, se
             assert readable(opened(hurt, secret)) == ALL
 
 
-def test_killed_or_refused_at_any_write_all_that_was_readable_stays(objects: Objects, secret: str | None) -> None:
+def torn(objects: Objects) -> None:
+    """Take away an index segment, cut another, and wipe the end of a pack."""
     segments = [key for key in objects if key.startswith("index/")]
     pack = min((key for key in objects if key.startswith("data/")), key=lambda key: len(objects[key]))
-    start = {key: data for key, data in objects.items() if key not in segments[1:]}
-    start[segments[0]] = objects[segments[0]][:-1]
-    start[pack] = objects[pack][:-30] + bytes(30)
+    objects[segments[0]] = objects[segments[0]][:-1]
+    for key in segments[1:]:
+        del objects[key]
+    objects[pack] = objects[pack][:-30] + bytes(30)
+
+
+def swapped(objects: Objects) -> None:
+    """Let two packs change places, and a manifest and an index segment."""
+    for prefixes in (("data/", "data/"), ("index/", "snapshots/")):
+        one, other = (max(key for key in objects if key.startswith(prefix)) for prefix in prefixes)
+        if one == other:
+            other = min(key for key in objects if key.startswith("data/"))
+        objects[one], objects[other] = objects[other], objects[one]
+
+
+def emptied(objects: Objects) -> None:
+    """Let a manifest end up under the key of a lost index segment, which leaves none."""
+    manifest = min(key for key in objects if key.startswith("snapshots/"))
+    data = objects.pop(manifest)
+    for key in [key for key in objects if key.startswith("index/")]:
+        objects[key] = data
+
+
+@pytest.mark.parametrize("harm", [torn, swapped, emptied])
+def test_killed_or_refused_at_any_write_all_that_was_readable_stays(
+    objects: Objects, secret: str | None, harm: Callable[[Objects], None]
+) -> None:
+    start = dict(objects)
+    harm(start)
+    before = readable(opened(dict(start), secret))
     best = dict(start)
-    repair(opened(best, secret))
+    result = repair(opened(best, secret))
     wanted = readable(opened(best, secret))
+    if harm is emptied:
+        assert wanted == ALL
+    if harm is swapped:
+        assert (len(wanted), result.hurt, len(result.lost)) == (3, (), 1)
     for call in ("put_new", "delete"):
         for number in range(1, 30):
             hurt = dict(start)
-            before = readable(opened(dict(hurt), secret))
             storage = MemoryStorage()
             storage.objects = hurt
             fault = Fault(call=call, number=number, kind="refuse", lasting=True)  # type: ignore[arg-type]
@@ -203,6 +242,111 @@ def test_killed_or_refused_at_any_write_all_that_was_readable_stays(objects: Obj
             assert readable(opened(hurt, secret)) == wanted
             if ended and call == "put_new":
                 break
+
+
+def test_of_two_segments_for_one_pack_either_may_be_lost(objects: Objects, secret: str | None) -> None:
+    vault = opened(objects, secret)
+    pack = max(vault.index.packs, key=lambda key: vault.index.packs[key])
+    entries = [one for one in vault.index.entries({pack}) if one[1].pack == pack]
+    for key, packs in list(vault.index.segments.items()):
+        if pack in packs:
+            rest = [one for one in vault.index.entries(set(packs)) if one[1].pack != pack]
+            put_segment(vault.storage, vault.keys, vault.index, rest, vault.index.packs) if rest else None
+            del objects[key]
+    half = len(entries) // 2
+    sizes = {pack: vault.index.packs[pack]}
+    both = [
+        put_segment(vault.storage, vault.keys, vault.index, some, sizes)[0] for some in (entries[:half], entries[half:])
+    ]
+    repair(opened(objects, secret))  # the log lacked some
+    for lost in both:
+        hurt = dict(objects)
+        del hurt[lost]
+        result = repair(opened(hurt, secret))
+        assert (result.rebuilt_packs, result.hurt, result.findings) == (1, (), ())
+        assert result.rebuilt_chunks == (half if lost == both[0] else len(entries) - half)
+        assert readable(opened(hurt, secret)) == ALL
+
+
+def test_deltas_that_are_each_others_base_come_back_as_long_as_one_whole_chunk_is_left(secret: str | None) -> None:
+    storage = MemoryStorage()
+    vault = vaults.create(storage, secret)[0]
+    files = [{"a": b"a word and another, " * 900 + b"%d" % day} for day in range(2)]
+    for day, some in enumerate(files):
+        take(vault, some, created=f"{day}")
+    coder = Coder()
+    raws = [some["a"] for some in files]
+    ids = [chunk_id(vault.keys, raw) for raw in raws]
+    before = set(storage.objects)
+    for here, there in ((0, 1), (1, 0)):  # as two writers may have done that did not see each other
+        with vault.writer() as made:
+            made.put_encoded(ids[here], coder.full(raws[here]), len(raws[here]), 0, None)
+            made.flush()
+            blob = coder.text(raws[there], raws[here], ids[here])
+            made.put_encoded(ids[there], blob, len(raws[there]), 1, ids[here])
+    new = [key for key in storage.objects if key.startswith("data/") and key not in before]
+    full = [key for key in new if len(storage.objects[key]) == max(len(storage.objects[one]) for one in new)]
+    for key in [key for key in storage.objects if key.startswith("index/")]:
+        del storage.objects[key]
+    for gone in range(len(full) + 1):
+        hurt = dict(storage.objects)
+        for key in full[:gone]:
+            del hurt[key]
+        assert repair(opened(hurt, secret)).hurt == ()
+        assert readable(opened(hurt, secret)) == {f"{day}": some for day, some in enumerate(files)}
+    # Nothing but the deltas: none can be read, and the search for what they need ends.
+    for key in before:
+        if key.startswith("data/"):
+            del hurt[key]
+    result = repair(opened(hurt, secret))
+    assert len(result.hurt) == 2
+    assert (result.rebuilt_chunks, readable(opened(hurt, secret))) == (0, {})
+
+
+def test_deltas_that_a_prune_left_without_their_base_are_let_be(objects: Objects, secret: str | None) -> None:
+    vault = opened(objects, secret)
+    vault.forget([one.id for one in vault.snapshots()[:3]])
+    prune(vault, grace=timedelta(0))
+    wanted = readable(opened(dict(objects), secret))
+    assert wanted == {"3": ALL["3"]}
+    left = dict(objects)
+    result = repair(opened(objects, secret))
+    assert (result.rebuilt_chunks, result.saved_chunks, result.hurt, result.findings) == (0, 0, (), ())
+    assert objects == left
+    for key in [key for key in objects if key.startswith("index/")]:
+        del objects[key]
+    assert repair(opened(objects, secret)).hurt == ()
+    assert readable(opened(objects, secret)) == wanted
+    take(opened(objects, secret), ALL["1"], created="9")
+    assert readable(opened(objects, secret)) == {**wanted, "9": ALL["1"]}
+
+
+def test_a_damaged_or_lost_manifest_is_named_and_keeps_every_pack(objects: Objects, secret: str | None) -> None:
+    for key in [key for key in objects if key.startswith("snapshots/")]:
+        for data in (None, b"", objects[key][:-1], bytes(len(objects[key]))):
+            hurt = dict(objects)
+            hurt.pop(key)
+            if data is not None:
+                hurt[key] = data
+            result = repair(opened(hurt, secret))
+            assert (result.lost, result.hurt, len(result.whole)) == ((key.removeprefix("snapshots/"),), (), 3)
+            assert {finding.object for finding in result.findings} == {key}
+            hurt[key] = objects[key]  # put back from a copy of the vault
+            assert repair(opened(hurt, secret)).findings == ()
+            assert readable(opened(hurt, secret)) == ALL
+
+
+def test_damage_far_away_is_seen_although_a_good_copy_is_kept_here(
+    objects: Objects, secret: str | None, tmp_path: Path
+) -> None:
+    far = MemoryStorage()
+    far.objects = objects
+    vault = vaults.open_vault(CachedStorage(far, tmp_path, 1 << 30), secret)
+    for key in [key for key in objects if key.startswith("data/")]:
+        vault.storage.get(key)
+        objects[key] = objects[key][:-9] + bytes(9)
+    assert repair(vault, dry_run=True).damaged_packs
+    assert repair(vault).damaged_packs
 
 
 @pytest.mark.parametrize(

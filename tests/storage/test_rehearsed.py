@@ -25,19 +25,23 @@ def test_what_is_put_can_be_read_and_is_not_beneath(beneath: MemoryStorage) -> N
     assert list(beneath.objects) == ["a/old"]
 
 
-def test_nothing_is_put_twice_and_nothing_beneath_is_removed(beneath: MemoryStorage) -> None:
+def test_nothing_is_put_twice_and_what_is_deleted_is_only_hidden(beneath: MemoryStorage) -> None:
     storage = RehearsedStorage(beneath)
     storage.put_new("a/new", [b"new"])
     for key in ("a/new", "a/old"):
         with pytest.raises(ObjectExistsError):
             storage.put_new(key, [b"other"])
-    with pytest.raises(StorageError):
-        storage.delete("a/old")
     storage.delete("a/new")
     assert [stat.key for stat in storage.list("a/")] == ["a/old"]
-    assert (storage.put_bytes, beneath.objects) == (3, {"a/old": b"old"})
-    with pytest.raises(ObjectMissingError):
-        storage.get("a/none")
+    storage.delete("a/old")
+    assert list(storage.list("a/")) == []
+    for key in ("a/none", "a/new", "a/old"):
+        for ask in (storage.get, storage.stat, storage.delete):
+            with pytest.raises(ObjectMissingError):
+                ask(key)
+    storage.put_new("a/old", [b"another"])
+    assert (storage.get("a/old"), storage.stat("a/old").size) == (b"another", 7)
+    assert (storage.put_bytes, beneath.objects) == (10, {"a/old": b"old"})
 
 
 def test_only_small_objects_are_kept(beneath: MemoryStorage) -> None:
@@ -45,4 +49,15 @@ def test_only_small_objects_are_kept(beneath: MemoryStorage) -> None:
     storage.put_new("a/large", [bytes(KEPT), b"x"])
     assert storage.stat("a/large").size == KEPT + 1
     with pytest.raises(StorageError, match="not kept"):
+        storage.get("a/large")
+    storage.delete("a/large")
+    assert [stat.key for stat in storage.list("a/")] == ["a/old"]
+
+
+def test_all_is_kept_where_there_is_a_place_for_it(beneath: MemoryStorage) -> None:
+    storage = RehearsedStorage(beneath, MemoryStorage())
+    assert storage.put_new("a/large", [bytes(KEPT), b"x"]) == KEPT + 1
+    assert storage.get_range("a/large", KEPT, 9) == b"x"
+    storage.delete("a/large")
+    with pytest.raises(ObjectMissingError):
         storage.get("a/large")

@@ -8,46 +8,34 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from memkeep.errors import DamagedError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, PartImage, PartSummary, Severity
+from memkeep.model import Finding, PartSummary, Severity
+from memkeep.ops.losses import HurtSnapshot, Losses
 from memkeep.ops.prove import chunks_of
+from memkeep.ops.scratch import scratch
 from memkeep.ops.survey import survey
 from memkeep.storage.base import ObjectMissingError
+from memkeep.storage.cache import origin
+from memkeep.storage.local import LocalStorage
+from memkeep.storage.rehearsed import RehearsedStorage
 from memkeep.vault import format
 from memkeep.vault.codec import Coder
-from memkeep.vault.index import Location
 from memkeep.vault.lease import Held
 from memkeep.vault.prune import Condemned, Due, condemn, dangling, sweep
-from memkeep.vault.reader import split_ids
-from memkeep.vault.rebuild import Rebuild, Span, walk
-from memkeep.vault.segment import build_segment, read_segment
+from memkeep.vault.rebuild import Found, Rebuild, Span, walk
 from memkeep.vault.vault import Vault, remove_all
-from memkeep.vault.writer import SEGMENT, put_seal, put_segment
+from memkeep.vault.writer import SEGMENT, Writer, put_named, put_seal, put_segment
 
+if TYPE_CHECKING:
+    from memkeep.vault.index import Location
+
+_PACKS = 256  # whose entries are looked up at once
 MEND = "memkeep backup (stores again what the store still has), or put the object back from a copy of the vault"
-
-
-class LostPart(msgspec.Struct, frozen=True, kw_only=True):
-    """What is lost of a part: all of it, or some of its files and record groups."""
-
-    part: str
-    whole: bool
-    files: tuple[str, ...] = ()
-    records: dict[str, int] = {}  # collection -> rows in the lost groups
-
-
-class HurtSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot that can't be made whole. What is not named can be restored."""
-
-    snapshot: str
-    created: str
-    system: str
-    path: str
-    lost: tuple[LostPart, ...]
 
 
 class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,20 +49,32 @@ class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     removed: tuple[str, ...]  # index segments and log entries that could not be read
     whole: tuple[str, ...]  # snapshots
     hurt: tuple[HurtSnapshot, ...]
+    lost: tuple[str, ...]  # snapshots whose manifest is damaged or gone: nothing else is known of them
     findings: tuple[Finding, ...]  # after the repair
 
 
 def repair(vault: Vault, *, dry_run: bool = False, events: Events = SILENT) -> RepairResult:
     """Read every pack, mend what can be mended, and look again; nobody else may repair or prune meanwhile.
 
-    A repair that is killed at any write has removed nothing that could be read. Raises `VaultLeasedError`.
+    Everything is read from the place itself, whatever is kept of it here. A repair that is killed at any write has
+    removed nothing that could be read. A dry run does all of it in a scratch folder. Raises `VaultLeasedError`.
     """
+    place = origin(vault.storage)
+    if dry_run:
+        with scratch() as folder:
+            stage = Vault(RehearsedStorage(place, LocalStorage(folder)), vault.config, vault.keys)
+            return msgspec.structs.replace(_repaired(stage, events), dry_run=True)
+    result = _repaired(Vault(place, vault.config, vault.keys), events)
+    vault.refresh()
+    return result
+
+
+def _repaired(vault: Vault, events: Events) -> RepairResult:
     with vault.lease("repair", exclusive=True) as held:
         vault.refresh()
-        run = _Run(vault, held, dry_run=dry_run, events=events)
+        run = _Run(vault, held, events=events)
         run.read_packs()
-        run.describe()
-        run.save()
+        run.mend()
         hurt = list(run.hurt())
         removed = run.reseal()
         if not hurt:
@@ -85,86 +85,132 @@ def repair(vault: Vault, *, dry_run: bool = False, events: Events = SILENT) -> R
 class _Run:
     """One repair."""
 
-    def __init__(self, vault: Vault, held: Held, *, dry_run: bool, events: Events) -> None:
+    def __init__(self, vault: Vault, held: Held, *, events: Events) -> None:
         self._vault = vault
         self._held = held
-        self._dry_run = dry_run
         self._events = events
         self._sizes = {stat.key: stat.size for stat in vault.storage.list(format.DATA)}
         self._bad: dict[str, DamagedError] = {}
+        self._misplaced: dict[str, str] = {}  # key of what is no pack and damaged -> SHA-256 of what lies there
         self._broken: tuple[str, ...] = ()
-        self._good = Rebuild(vault)  # of packs that nothing describes
-        self._damaged = Rebuild(vault)
+        self._search = Rebuild(vault)
         self._described: set[str] = set()
-        self._rebuilt: list[tuple[bytes, Location]] = []
+        self._fresh: list[tuple[bytes, Location]] = []  # found in sound packs, and in no index segment yet
+        self._rebuilt: set[tuple[str, int]] = set()  # packs and offsets that no segment described
         self._saved: set[bytes] = set()
 
     def read_packs(self) -> None:
-        """Read and hash every pack; note where blobs may lie in those that are damaged or that nothing describes."""
+        """Read and hash every pack; note where blobs may lie in those that are damaged or not described to the end."""
         self._events.step("reading packs", sum(self._sizes.values()))
-        for pack in sorted(self._sizes):
-            self._held.renew()
-            try:
-                data = self._vault.storage.get(pack)
-            except ObjectMissingError:
-                continue  # removed by another process
-            self._events.advance(len(data))
-            if not pack.endswith("/" + hashlib.sha256(data).hexdigest()):
-                self._bad[pack] = DamagedError(f"{pack} is not what was written (SHA-256 differs)", obj=pack)
-                # The index knows where the blobs are even when a length is what is damaged.
-                known = [Span(pack, place.offset, place.length) for _, place in self._vault.index.entries({pack})]
-                inside = [one for one in known if one.offset + one.length <= len(data)]
-                self._damaged.add([*inside, *walk(pack, data)])
-            elif pack not in self._vault.index.packs:
-                self._good.add(walk(pack, data))
+        packs = sorted(self._sizes)
+        for start in range(0, len(packs), _PACKS):
+            some = packs[start : start + _PACKS]
+            known: dict[str, dict[int, int]] = {}  # where the index says that blobs lie, and how long they are
+            for _, place in self._vault.index.entries(set(some)):
+                known.setdefault(place.pack, {})[place.offset] = place.length
+            for pack in some:
+                self._held.renew()
+                try:
+                    data = self._vault.storage.get(pack)
+                except ObjectMissingError:
+                    continue  # removed by another process
+                self._events.advance(len(data))
+                self._look_into(pack, data, known.get(pack, {}))
         for pack in self._vault.index.packs.keys() - self._sizes.keys():
             self._bad[pack] = DamagedError(f"{pack} is missing", obj=pack)
+        for error in [*self._vault.damaged, *self._vault.log()[1]]:
+            self._look_under(error.obj)
         self._broken = tuple(sorted(self._bad))
         for pack in self._bad:
             self._vault.index.distrust(pack)
 
-    def describe(self) -> None:
-        """Write index segments of the packs that none described."""
-        self._events.step("describing packs")
-        for found in self._good.resolve():
-            self._rebuilt.append((found.one, found.place))
-            if len(self._rebuilt) % SEGMENT == 0:
-                self._segment(self._rebuilt[-SEGMENT:])
-        if rest := len(self._rebuilt) % SEGMENT:
-            self._segment(self._rebuilt[-rest:])
+    def _look_into(self, pack: str, data: bytes, known: dict[int, int]) -> None:
+        if not pack.endswith("/" + hashlib.sha256(data).hexdigest()):
+            self._bad[pack] = DamagedError(f"{pack} is not what was written (SHA-256 differs)", obj=pack)
+            # The index knows where the blobs are even when a length is what is damaged.
+            self._search.add(Span(pack, at, length) for at, length in known.items() if at + length <= len(data))
+            self._search.add(walk(pack, data))
+            return
+        # Of several segments that describe it together one may be lost, or a base may have come back since.
+        rest = [span for span in walk(pack, data) if span.offset not in known]
+        if rest:
+            self._search.add(rest)
 
-    def save(self) -> None:
-        """Store again what can be read of damaged packs, where it lies nowhere else."""
-        if not self._damaged.unresolved:
+    def _look_under(self, key: str) -> None:
+        """Note what of a pack or a manifest lies under the key of something else: objects may have changed places."""
+        if not key.startswith((format.INDEX, format.SEALS, format.SNAPSHOTS)):
             return
-        self._events.step("saving what can be read")
-        if self._dry_run:
-            self._saved.update(found.one for found in self._damaged.resolve() if not self._has(found.one))
-            self._saved.update(one for one, _ in self._doubtful())
+        try:
+            data = self._vault.storage.get(key)
+        except ObjectMissingError:
             return
-        depths: dict[bytes, int] = {}
+        self._misplaced[key] = hashlib.sha256(data).hexdigest()
+        if not key.endswith(self._misplaced[key]):
+            self._search.add(walk(key, data))
+
+    def mend(self) -> None:
+        """Describe what was found in sound packs; store again what is readable of others and lies nowhere else."""
+        self._events.step("mending")
+        saving = any(not self._is_sound(span.pack) for span in self._search.unresolved)
         with self._vault.writer() as writer:
-            for found in self._damaged.resolve():
-                base = found.place.base
-                if self._has(found.one) or found.one in self._saved:
-                    continue
-                depth = 0 if base is None else depths.get(base, self._depth(base)) + 1
-                depths[found.one] = depth
-                writer.put_encoded(found.one, found.blob, found.place.raw, depth, base)
-                self._saved.add(found.one)
-            writer.flush()
-            for one, raw in self._doubtful():
-                writer.put_encoded(one, Coder().full(raw), len(raw), 0, None)
-                self._saved.add(one)
-            writer.flush()
+            done = -1
+            while done < len(self._rebuilt) + len(self._saved):  # what was saved may be a base that others wait for
+                done = len(self._rebuilt) + len(self._saved)
+                self._take_all(writer)
+                if saving:
+                    for one, raw in self._doubtful():
+                        self._save(writer, one, Coder().full(raw), len(raw), 0, None)
+                    writer.flush()
             self._described.update(writer.objects)
+        self._put_manifests_back()
+
+    def _take_all(self, writer: Writer) -> None:
+        """Take what can be decoded now."""
+        for found in self._search.resolve():
+            self._take(found, writer)
+            if len(self._fresh) >= SEGMENT:
+                self._describe()
+        self._describe()
+        writer.flush()
+
+    def _take(self, found: Found, writer: Writer) -> None:
+        one, place = found.one, found.place
+        known = self._vault.index.find(one)
+        [usable] = self._vault.index.find_usable([one])
+        if usable is None and known is not None and known.pack not in self._bad and place.depth:
+            # A delta whose base has gone would be taken for this one, but not for a full chunk.
+            if one not in self._saved:
+                self._save(writer, one, Coder().full(found.raw), len(found.raw), 0, None)
+        elif self._is_sound(place.pack):
+            self._fresh.append((one, place))
+        elif usable is None and one not in self._saved:
+            self._save(writer, one, found.blob, place.raw, place.depth, place.base)
+
+    def _save(self, writer: Writer, one: bytes, blob: bytes, raw: int, depth: int, base: bytes | None) -> None:
+        self._saved.add(one)
+        writer.put_encoded(one, blob, raw, depth, base)
+
+    def _put_manifests_back(self) -> None:
+        """Give manifests that lie under other keys their own, where those are free."""
+        there = {stat.key for stat in self._vault.storage.list(format.SNAPSHOTS)}
+        sealed = self._sealed_snapshots()
+        damaged = set(self._misplaced)
+        for key, digest in list(self._misplaced.items()):
+            name = format.SNAPSHOTS + digest
+            if name not in there and name in sealed:
+                put_named(self._vault.storage, name, [self._vault.storage.get(key)])
+            if name not in damaged:  # there it is itself now, or not wanted
+                del self._misplaced[key]
+
+    def _is_sound(self, pack: str) -> bool:
+        return pack in self._sizes and pack not in self._bad
 
     def _doubtful(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield chunks whose base is damaged and that come out right even so: not where they need it."""
-        lost = _Lost(self._vault, self._saved)
+        lost = Losses(self._vault, self._bad, self._saved)
         for snapshot in self._vault.snapshots():
             for part in snapshot.parts:
-                for chunks in (_named_by(part), self._named_in(part)):
+                for chunks in (chunks_of([part], []), self._named_in(part)):
                     for one in sorted(lost.of(sorted(chunks - self._saved))):
                         with suppress(DamagedError):
                             yield one, self._vault.reader.chunk(one)
@@ -177,17 +223,7 @@ class _Run:
 
     def hurt(self) -> Iterator[HurtSnapshot]:
         """Yield the snapshots that lack something, and what."""
-        lost = _Lost(self._vault, self._saved if self._dry_run else set())
-        for snapshot in self._vault.snapshots():
-            parts = [found for part in snapshot.parts if (found := self._lost_of(part, lost)) is not None]
-            if parts:
-                yield HurtSnapshot(
-                    snapshot=snapshot.id,
-                    created=snapshot.created,
-                    system=snapshot.system,
-                    path=snapshot.path,
-                    lost=tuple(parts),
-                )
+        return Losses(self._vault, self._bad).hurt()
 
     def reseal(self) -> tuple[str, ...]:
         """Write a seal that says what there is, and remove the segments and log entries that can't be read."""
@@ -197,9 +233,12 @@ class _Run:
         named = {key for seal in seals.values() for key in (*seal.previous, *seal.objects)} - forgotten
         gone = {key for key in named - there if key.startswith((format.INDEX, format.SEALS))}
         broken = {error.obj for error in [*self._vault.damaged, *unreadable]}
-        broken = {key for key in broken & there if key.startswith((format.INDEX, format.SEALS))}
+        # What is unreadable here may be the only copy of a manifest that has changed places with it.
+        broken = {
+            key for key in broken & there - self._misplaced.keys() if key.startswith((format.INDEX, format.SEALS))
+        }
         seal, number = self._vault.next_seal()
-        if not (gone or broken or seal.snapshots or self._described) or self._dry_run:
+        if not (gone or broken or seal.snapshots or self._described):
             return tuple(sorted(broken))
         put_seal(
             self._vault.storage,
@@ -219,8 +258,7 @@ class _Run:
 
     def drop_damaged(self) -> tuple[str, ...]:
         """Remove damaged packs, of which nothing is needed any more."""
-        unreadable = any(error.obj.startswith(format.SNAPSHOTS) for error in self._vault.damaged)
-        if unreadable or not self._bad or self._dry_run or self._lost_manifests():
+        if not self._bad or self.lost():
             return ()
         index = self._vault.index
         lacking = dangling(self._vault, index.packs.keys() - self._bad.keys())
@@ -236,107 +274,49 @@ class _Run:
         self._bad.clear()
         return tuple(sorted(drop))
 
-    def _lost_manifests(self) -> bool:
-        seals, _ = self._vault.log()
+    def lost(self) -> tuple[str, ...]:
+        """Return the snapshots whose manifest is damaged or gone, so that nothing else is known of them."""
         there = {stat.key for stat in self._vault.storage.list(format.SNAPSHOTS)}
-        gone = {key for seal in seals.values() for key in seal.forgotten}
-        return any(not (set(seal.snapshots) - gone <= there) for seal in seals.values())
+        damaged = {error.obj for error in self._vault.damaged if error.obj.startswith(format.SNAPSHOTS)}
+        gone = self._sealed_snapshots() - there
+        return tuple(sorted(key.removeprefix(format.SNAPSHOTS) for key in gone | (damaged & there)))
+
+    def _sealed_snapshots(self) -> set[str]:
+        seals, _ = self._vault.log()
+        forgotten = {key for seal in seals.values() for key in seal.forgotten}
+        return {key for seal in seals.values() for key in seal.snapshots} - forgotten
 
     def result(self, hurt: Sequence[HurtSnapshot], removed: tuple[str, ...]) -> RepairResult:
         """Look at the vault again, as another process finds it, and return all."""
         names = {one.snapshot for one in hurt}
-        fresh = self._vault if self._dry_run else Vault(self._vault.storage, self._vault.config, self._vault.keys)
-        findings = survey(fresh)
+        findings = survey(Vault(self._vault.storage, self._vault.config, self._vault.keys))
         known = {finding.object for finding in findings}
         for pack, error in self._bad.items():
             if pack not in known:
                 findings.append(_damage(error, hurt))
         return RepairResult(
-            dry_run=self._dry_run,
-            rebuilt_packs=len({place.pack for _, place in self._rebuilt}),
+            dry_run=False,
+            rebuilt_packs=len({pack for pack, _ in self._rebuilt}),
             rebuilt_chunks=len(self._rebuilt),
             saved_chunks=len(self._saved),
             damaged_packs=self._broken,
             removed=removed,
             whole=tuple(one.id for one in self._vault.snapshots() if one.id not in names),
             hurt=tuple(hurt),
+            lost=self.lost(),
             findings=tuple(findings),
         )
 
-    def _segment(self, entries: Sequence[tuple[bytes, Location]]) -> None:
-        packs = {pack: self._sizes[pack] for pack in dict.fromkeys(place.pack for _, place in entries)}
-        if self._dry_run:
-            self._vault.index.add("index/of a dry run", read_segment("index/", build_segment(entries, packs)))
+    def _describe(self) -> None:
+        """Write an index segment of what was found in sound packs since the one before."""
+        if not self._fresh:
             return
+        packs = {pack: self._sizes[pack] for pack in dict.fromkeys(place.pack for _, place in self._fresh)}
         self._held.renew()
-        key, _ = put_segment(self._vault.storage, self._vault.keys, self._vault.index, entries, packs)
+        key, _ = put_segment(self._vault.storage, self._vault.keys, self._vault.index, self._fresh, packs)
         self._described.update([key, *packs])
-
-    def _depth(self, chunk: bytes) -> int:
-        place = self._vault.index.find(chunk)
-        return place.depth if place is not None else 0
-
-    def _has(self, chunk: bytes) -> bool:
-        place = self._vault.index.find(chunk)
-        return place is not None and self._vault.index.trusts(place)
-
-    def _lost_of(self, part: PartSummary, lost: "_Lost") -> LostPart | None:
-        if part.image is None or lost.of(list(_named_by(part))):
-            return LostPart(part=part.name, whole=True)
-        try:
-            image = self._vault.image(part)
-        except DamagedError:
-            return LostPart(part=part.name, whole=True)
-        return _lost_in(image, lost)
-
-
-class _Lost:
-    """Tells which chunks can't be read: not in the index, in a damaged pack only, or made against one that can't."""
-
-    def __init__(self, vault: Vault, saved: set[bytes]) -> None:
-        self._index = vault.index
-        self._known: dict[bytes, bool] = dict.fromkeys(saved, False)
-
-    def of(self, chunks: Sequence[bytes]) -> set[bytes]:
-        """Return those chunks that are lost."""
-        above: dict[bytes, bytes | None] = {}
-        todo = list(chunks)
-        while todo:
-            todo = [one for one in dict.fromkeys(todo) if one not in self._known and one not in above]
-            for one, place in zip(todo, self._index.find_all(todo), strict=True):
-                if place is None or not self._index.trusts(place):
-                    self._known[one] = True
-                else:
-                    above[one] = place.base
-            todo = [base for one in todo if (base := above.get(one)) is not None]
-        for one in above:
-            self._settle(one, above)
-        return {one for one in chunks if self._known[one]}
-
-    def _settle(self, one: bytes, above: dict[bytes, bytes | None]) -> None:
-        chain: list[bytes] = []
-        at: bytes | None = one
-        while at is not None and at not in self._known and at not in chain:
-            chain.append(at)
-            at = above[at]
-        lost = at is not None and self._known.get(at, True)  # who comes back to itself is lost too
-        self._known.update(dict.fromkeys(chain, lost))
-
-
-def _named_by(part: PartSummary) -> set[bytes]:
-    return chunks_of([part], [])
-
-
-def _lost_in(image: PartImage, lost: _Lost) -> LostPart | None:
-    if not lost.of(list(chunks_of((), [image]))):
-        return None
-    files = [one.entry.path for one in image.entries if one.recipe is not None and lost.of(split_ids(one.recipe.ids))]
-    records = {}
-    for collection in image.collections:
-        gone = lost.of([group.chunk for group in collection.groups])
-        if gone:
-            records[collection.map.collection] = sum(one.rows for one in collection.groups if one.chunk in gone)
-    return LostPart(part=image.part.name, whole=False, files=tuple(files), records=records)
+        self._rebuilt.update((place.pack, place.offset) for _, place in self._fresh)
+        self._fresh.clear()
 
 
 def _damage(error: DamagedError, hurt: Sequence[HurtSnapshot]) -> Finding:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, check_key
 
@@ -10,7 +11,7 @@ class MemoryStorage:
     """Objects in memory; gone with the process."""
 
     url = "memory:"
-    folder = None
+    folder: Path | None = None
     capabilities = Capabilities()
 
     def __init__(self) -> None:

@@ -35,6 +35,7 @@ class Found(NamedTuple):
     one: bytes
     place: Location
     blob: bytes
+    raw: bytes
 
 
 def walk(pack: str, data: bytes) -> list[Span]:
@@ -65,6 +66,8 @@ class Rebuild:
     def add(self, spans: Iterable[Span]) -> None:
         """Look at the blobs at some places."""
         for span in dict.fromkeys(spans):
+            if span in self.unresolved:
+                continue
             self.unresolved.add(span)
             try:
                 base = codec.base_of(self._blob(span), span.pack)
@@ -80,7 +83,7 @@ class Rebuild:
             if base is None or base not in self._above:
                 continue  # it was among what the one before needed
             place = self._vault.index.find(base)
-            if place is not None and self._vault.index.trusts(place):
+            if place is not None:
                 try:
                     raw = self._vault.reader.chunk(base)
                 except DamagedError:
@@ -105,8 +108,10 @@ class Rebuild:
                 continue
             self.unresolved.discard(span)
             one = chunk_id(self._vault.keys, raw)
-            self.depths[one] = min(depth, self.depths.get(one, depth))
-            yield Found(one, Location(span.pack, span.offset, span.length, len(raw), depth, below), blob)
+            # A delta must be deeper than its base, whichever copy of that will be taken.
+            there = self._vault.index.find(one)
+            self.depths[one] = max(depth, self.depths.get(one, 0), there.depth if there is not None else 0)
+            yield Found(one, Location(span.pack, span.offset, span.length, len(raw), depth, below), blob, raw)
             todo += [(other, one, raw) for other in self._above.pop(one, [])]
 
     def _blob(self, span: Span) -> bytes:

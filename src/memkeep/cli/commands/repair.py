@@ -9,7 +9,8 @@ from memkeep.cli.output import Printer, Span, count
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
-    from memkeep.ops.repair import HurtSnapshot, RepairResult
+    from memkeep.ops.losses import HurtSnapshot
+    from memkeep.ops.repair import RepairResult
 
 
 @verb(example="memkeep repair --dry-run")
@@ -29,7 +30,7 @@ def command(face: Face, *, dry_run: bool) -> Reply:
     vault = open_vault(face, settings(face))
     with listening(face) as events:
         result = repair(vault, dry_run=dry_run, events=events)
-    status = DamagedError.exit if result.hurt else status_of(result.findings)
+    status = DamagedError.exit if result.hurt or result.lost else status_of(result.findings)
     return Reply(result, lambda out: _render(out, result), exit=status)
 
 
@@ -48,8 +49,10 @@ def _render(out: Printer, result: "RepairResult") -> None:
     for one in result.hurt:
         out.line(Span(short(one.snapshot), "bold"), Span("  can't be made whole", "bad"), f"  {one.system}  {one.path}")
         _show_lost(out, one)
+    for name in result.lost:
+        out.line(Span(short(name), "bold"), Span("  is lost", "bad"), "  (its manifest is damaged or gone)")
     show_findings(out, result.findings)
-    out.line(f"{count(len(result.whole), 'snapshot')} whole, {len(result.hurt)} not.")
+    out.line(f"{count(len(result.whole), 'snapshot')} whole, {len(result.hurt) + len(result.lost)} not.")
     if result.hurt:
         out.next(f"memkeep backup   (then, to do without them: memkeep forget {short(result.hurt[0].snapshot)})")
     else:
