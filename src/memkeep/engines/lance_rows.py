@@ -5,13 +5,8 @@ in ascending order of these: the same rows give the same digest wherever a compa
 is the msgpack array of its values in column order (see `lance_values`).
 """
 
-import os
-import tempfile
-import zlib
-from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from io import FileIO
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,15 +15,13 @@ import msgspec
 from blake3 import blake3
 
 from memkeep.engines.lance_values import to_cell, vector_to_cell
+from memkeep.engines.waiting import Waiting
 from memkeep.model import TableMap
 from memkeep.records import groups
 
 _DIGEST = 16
 _DISTINCT = 200
 _OTHERS = "(other)"
-_WAITING_BITS = 5  # buckets are written in at most 32 neighbourhoods
-_TAIL = 64 << 10  # bytes of one that wait in memory
-_TOLERANCE = 2  # bits: groups four times too large or too small are cut anew
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -54,9 +47,10 @@ class Rows:
         self.columns = list(columns)
         self.count = 0
         self._digests = bytearray()
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by `close`
         odd = {i: widths.get(column, 0) for i, column in enumerate(columns) if column not in plain}
-        self._collections = [_Collection(map_, self.columns, odd, self._file, bits, expected) for map_ in maps]
+        self._collections = [
+            _Collection(map_, self.columns, odd, Waiting(bits.get(map_.collection), expected, folder)) for map_ in maps
+        ]
         self._dims = {column: Counter[str]() for column in widths}
         self._missing = Counter[str]()
 
@@ -100,42 +94,20 @@ class Rows:
         }
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
-
-
-class _Waiting:
-    """Packed rows of some neighbouring buckets: the last ones in memory, those before in extents of the file."""
-
-    def __init__(self) -> None:
-        self.tail = bytearray()
-        self.extents: list[tuple[int, int]] = []
-        self.lengths = array("I")
-        self.buckets = array("I")
+        """Let go of what waits."""
+        for collection in self._collections:
+            collection.waiting.close()
 
 
 class _Collection:
     """The records of one map, and what is counted of them."""
 
-    def __init__(
-        self,
-        map_: TableMap,
-        columns: Sequence[str],
-        odd: dict[int, int],
-        file: FileIO,
-        bits: dict[str, int],
-        expected: int,
-    ) -> None:
+    def __init__(self, map_: TableMap, columns: Sequence[str], odd: dict[int, int], waiting: Waiting) -> None:
         self.map = map_
+        self.waiting = waiting
         self._columns = columns
         self._odd = odd
-        self._file = file
         self._key = columns.index(map_.id)
-        best = groups.bits_for(expected)
-        kept = bits.get(map_.collection, best)
-        self._bits = kept if abs(kept - best) <= _TOLERANCE else best
-        self._shift = max(0, self._bits - _WAITING_BITS)
-        self._waiting = [_Waiting() for _ in range((1 << self._bits) >> self._shift)]
         self._rows = 0
         place = {name: i for i, name in enumerate(columns)}
         self._counted: dict[str, tuple[int, Counter[str]]] = {
@@ -147,47 +119,19 @@ class _Collection:
         self._span: tuple[Any, Any] = (None, None)
 
     def add(self, packed: Sequence[bytes], values: Sequence[list[Any]]) -> None:
-        crc, mask, shift = zlib.crc32, (1 << self._bits) - 1, self._shift
         for row, value in zip(packed, values[self._key], strict=True):
-            text = value if value.__class__ is str else groups.id_text(value)
-            bucket = crc(text.encode("utf-8", "surrogatepass")) & mask
-            waiting = self._waiting[bucket >> shift]
-            waiting.tail += row
-            waiting.lengths.append(len(row))
-            waiting.buckets.append(bucket)
-            if len(waiting.tail) >= _TAIL:
-                self._write(waiting)
+            self.waiting.add(value if value.__class__ is str else groups.id_text(value), row)
         self._count(values)
 
     def groups(self) -> Iterator[groups.Group]:
         """Yield the groups in ascending order of their bucket."""
-        for i, waiting in enumerate(self._waiting):
-            self._waiting[i] = _Waiting()
-            buckets: dict[int, list[list[Any]]] = {}
-            at = 0
-            data = b"".join(
-                [*(os.pread(self._file.fileno(), size, start) for start, size in waiting.extents), waiting.tail]
-            )
-            for length, bucket in zip(waiting.lengths, waiting.buckets, strict=True):
-                buckets.setdefault(bucket, []).append(self._cells(data[at : at + length]))
-                at += length
-            for bucket in sorted(buckets):
-                yield groups.encode(
-                    self.map.collection, self._bits, bucket, self._columns, buckets.pop(bucket), self._key
-                )
+        name, bits = self.map.collection, self.waiting.bits
+        for bucket, rows in self.waiting.buckets():
+            yield groups.encode(name, bits, bucket, self._columns, map(self._cells, rows), self._key)
 
     def summary(self) -> dict[str, Any]:
         counted = {name: dict(counter) for name, (_, counter) in self._counted.items()}
         return {"rows": self._rows, "oldest": self._span[0], "newest": self._span[1], **counted}
-
-    def _write(self, waiting: _Waiting) -> None:
-        start = self._file.seek(0, os.SEEK_END)
-        view = memoryview(waiting.tail)
-        while view:
-            view = view[self._file.write(view) :]
-        view.release()
-        waiting.extents.append((start, len(waiting.tail)))
-        waiting.tail = bytearray()
 
     def _cells(self, packed: bytes) -> list[Any]:
         found = _decode(packed)
