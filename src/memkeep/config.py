@@ -12,9 +12,11 @@ It is TOML at `~/.config/memkeep/config.toml` (the platform's config folder), or
     cache_size = "2GB"                   # of packs kept here of a vault that is far; or cache = false
 
     [stores.work]
-    path = "~/work/agent"
+    path = "~/work/agent"                # or a URL: postgresql://user@host/database, qdrant://host:6333/collection
     system = "custom"                    # told by content when it is left out
     exclude = ["*.log"]                  # names under the path, or patterns
+    servers = ["qdrant://localhost:6333/notes"]   # only for `custom`: what of the store lies in servers
+    password_file = "~/.qdrant-key"      # of the servers: password or API key
 
     [[stores.work.parts]]                # only for `custom`: which columns are what
     name = "memory.db"
@@ -113,6 +115,8 @@ class StoreSettings(Value):
     system: str | None = None
     parts: tuple[PartSettings, ...] = ()
     exclude: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    password_file: str | None = None
 
 
 class Retention(Value):

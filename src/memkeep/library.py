@@ -150,13 +150,13 @@ class OpenVault:
         dry_run: bool = False,
         events: Events = SILENT,
     ) -> RestoreResult:
-        """Bring a snapshot back into a new folder, or in place of the live store (`confirm` names its system)."""
+        """Bring a snapshot back into a new folder, a server, or in place of the live store (`confirm`: its system)."""
         from memkeep.ops.restore import restore
 
         return restore(
             self._vault,
             snapshot,
-            to=Path(to) if to is not None else None,
+            to=to,
             parts=parts,
             in_place=in_place,
             confirm=confirm,
@@ -264,7 +264,7 @@ def restore_file(
 
 
 def discover(*paths: Place, config: Config | None = None) -> list[Store]:
-    """Find the stores at or below the paths (default: the products' own places), and change nothing."""
+    """Find the stores at or below the paths or at URLs (default: the products' own places), and change nothing."""
     from memkeep.ops.discover import discover
 
-    return discover([Path(path).expanduser() for path in paths] or None, config)
+    return discover(paths or None, config)

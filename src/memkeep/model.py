@@ -81,13 +81,18 @@ class TableMap(Value):
     include: tuple[str, ...] = ()  # for files: only these paths (fnmatch, `*` crosses `/`) are records; empty means all
 
 
-class Part(Value):
-    """One component of a store: a database, a Lance table, a file, a folder of files."""
+def is_url(path: str) -> bool:
+    """Say whether a store or a part lies in a server: its path is a URL then, without secrets."""
+    return "://" in path
 
-    name: str  # its path under the store's root, POSIX; unique in the store
-    engine: str  # "sqlite", "lance", "files"
+
+class Part(Value):
+    """One component of a store: a database, a Lance table, a file, a folder of files, what a server keeps of it."""
+
+    name: str  # its path under the store's root, POSIX; unique in the store; of a server's part the image's folder
+    engine: str  # "sqlite", "lance", "files", "qdrant", "postgres"
     role: Role
-    path: str  # absolute path of the live thing
+    path: str  # absolute path of the live thing, or its URL
     maps: tuple[TableMap, ...] = ()
     exclude: tuple[str, ...] = ()  # names under a folder part that belong to other parts or are left out
     include: tuple[str, ...] = ()  # for folder parts: only these names (glob); empty means all
@@ -98,8 +103,8 @@ class Store(Value):
     """One live instance of a system."""
 
     system: str
-    path: str  # absolute; a folder, or the one file that is the store
-    root: str  # the folder that part names are relative to
+    path: str  # absolute; a folder, the one file that is the store, or a URL
+    root: str  # the folder that part names are relative to; "" when no part is a file
     parts: tuple[Part, ...]
     records: int | None = None  # None: not counted (unreadable)
     mapping: str = ""  # for `custom`: how the records were recognised, one sentence

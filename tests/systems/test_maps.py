@@ -40,7 +40,7 @@ def test_without_a_usual_id_the_rowid_names_records_where_there_is_one() -> None
     found = recognised("log", ["at", "content"])
     assert found is not None
     assert found.id == "rowid"
-    assert recognised("log", ["at", "content"], rowid=False) is None
+    assert recognised("log", ["at", "content"], key=None) is None
 
 
 def test_the_first_of_the_usual_names_wins() -> None:

@@ -90,7 +90,7 @@ def find_stores(
     """
     from memkeep.ops.discover import discover
 
-    return discover([Path(path) for path in paths] or None, config, unfound=unfound)
+    return discover(paths or None, config, unfound=unfound)
 
 
 def unlocking(identities: "tuple[str, ...]", passphrase_file: str | None) -> "Unlock":

@@ -2,6 +2,7 @@
 
 Engines know databases; they know nothing of vaults. `Engine.freeze` works on a live part and may only read it;
 `Engine.open` works on an image that lies in a private folder (a restored snapshot). Both give an `Opened`.
+A `ServerEngine` keeps what lies in a server; its images are files too, and are read without the server.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run
+from memkeep.events import Events
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Value
 from memkeep.records.groups import Group
 
 
@@ -88,4 +90,57 @@ class Engine(Protocol):
 
     def count(self, part: Part, table: str) -> int | None:
         """Count the rows of a live table quickly and without changing anything; None when it can't be read."""
+        ...
+
+
+class ServerTable(Value):
+    """One table or collection of a server."""
+
+    name: str  # a collection's name, or `schema.table`
+    columns: dict[str, str]  # name -> type; keys of payloads and JSON columns among them, as records name them
+    vectors: dict[str, int] = {}  # column -> dimensions; 0 when they differ or there are none (sparse)
+    key: str = ""  # the one column that names a row; "" when there is none
+    rows: int | None = None
+
+
+class ServerInspection(Value):
+    """What a server has at a URL."""
+
+    url: str
+    version: str
+    tables: tuple[ServerTable, ...]
+
+
+class Rebuilt(Value):
+    """What was put into a server."""
+
+    rows: int
+    findings: tuple[Finding, ...] = ()
+
+
+class ServerEngine(Engine, Protocol):
+    """An engine whose parts lie in a server: `Part.path` is a URL, without secrets (see `logins`)."""
+
+    def inspect(self, url: str) -> ServerInspection:
+        """Return what is there. Raises `StoreError`: `store_unreachable`, `store_denied` or `store_missing`."""
+        ...
+
+    def size(self, part: Part) -> int:
+        """Return about how many bytes the part has now."""
+        ...
+
+    def aim(self, part: Part, url: str) -> str:
+        """Return where in the server of a URL that a person named the part would go, as a URL."""
+        ...
+
+    def exists(self, part: Part, target: str) -> bool:
+        """Say whether anything lies where the part would go. Raises `StoreError` as `inspect` does."""
+        ...
+
+    def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
+        """Put the image that lies under `root` into a server, compare it there with the image, then let it be seen.
+
+        What is there is replaced only with `replace`, else `RefusedError` (`target_exists`). When it fails, what was
+        there is as it was, and nothing half-made stays.
+        """
         ...

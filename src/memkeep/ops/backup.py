@@ -11,6 +11,7 @@ from typing import Literal, TypeGuard
 import msgspec
 
 from memkeep import __version__, clock
+from memkeep.engines.catalog import server_engine
 from memkeep.errors import DamagedError, MemkeepError, StoreError, UnstableError
 from memkeep.events import SILENT, Events
 from memkeep.model import (
@@ -25,6 +26,7 @@ from memkeep.model import (
     Severity,
     Snapshot,
     Store,
+    is_url,
 )
 from memkeep.ops import secrets
 from memkeep.ops.compare import UNREADABLE
@@ -164,7 +166,7 @@ class _Run:
 
     def rehearse(self) -> SnapshotReport:
         """Say what a backup would read and leave out, without freezing or writing anything."""
-        size = sum(_size_of(Path(part.path)) for part in self._parts)
+        size = sum(_size_of(part) for part in self._parts)
         return self._report(
             Snapshot(
                 created="",
@@ -248,7 +250,7 @@ class _Run:
         vault = folder.resolve() if folder is not None else None
         around = vault.parents if vault is not None else ()
         for part in self._store.parts:
-            live = Path(part.path)
+            live = Path("" if is_url(part.path) else part.path)
             if vault is not None and (live == vault or vault in live.parents):
                 continue
             if part.role is Role.SECRET and not self._take_secrets:
@@ -258,7 +260,7 @@ class _Run:
                 chosen.append(msgspec.structs.replace(part, exclude=(*part.exclude, inside)))
             else:
                 chosen.append(part)
-        if vault is not None and Path(self._store.root) in around:
+        if vault is not None and self._store.root and Path(self._store.root) in around:
             inside = vault.relative_to(self._store.root).as_posix()
             self._omitted.append(Omission(part=inside, reason="the vault itself"))
         return chosen
@@ -372,7 +374,10 @@ def _image_of(old: dict[str, PartSummary], image: PartImage) -> Recipe | None:
     return part.image if part else None
 
 
-def _size_of(path: Path) -> int:
+def _size_of(part: Part) -> int:
+    if is_url(part.path):
+        return server_engine(part.path).size(part)
+    path = Path(part.path)
     if path.is_dir():
         return sum(one.lstat().st_size for one in path.rglob("*") if one.is_file() and not one.is_symlink())
     return path.stat().st_size if path.exists() else 0

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from memkeep.engines.catalog import engine
 from memkeep.errors import MemkeepError
 from memkeep.model import Finding, PartImage, Probe, Severity, StoredCollection
-from memkeep.ops.engines import engine
 from memkeep.records.groups import Group
 from memkeep.records.view import rows_by_id
 from memkeep.vault.reader import chunk_id

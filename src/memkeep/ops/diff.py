@@ -1,6 +1,5 @@
 """Which memories differ between two snapshots, or between a snapshot and a live store."""
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,7 +58,7 @@ def _sides(vault: Vault, a: str, b: str, known: dict[str, Snapshot], config: Con
     made: dict[str, Sides] = {name: sides.of_snapshot(vault, one) for name, one in known.items()}
     for name, other in ((a, b), (b, a)):
         if name not in made:
-            stores = discover([Path(name)], config)
+            stores = discover([name], config)
             store = sides.one_store(stores, name, known.get(other))
             made[name] = sides.of_live(vault, store, made.get(other, {}))
     return made[a], made[b]

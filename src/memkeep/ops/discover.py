@@ -1,7 +1,7 @@
 """Find stores, and change nothing."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 
 from memkeep.config import Config
 from memkeep.model import Store
@@ -10,13 +10,16 @@ from memkeep.systems import detect
 
 
 def discover(
-    paths: Sequence[Path] | None = None, config: Config | None = None, *, unfound: list[FailedStore] | None = None
+    places: Sequence[str | PathLike[str]] | None = None,
+    config: Config | None = None,
+    *,
+    unfound: list[FailedStore] | None = None,
 ) -> list[Store]:
-    """Return the stores at or below the given paths, or in the products' own places when none is given.
+    """Return the stores at or below the given paths or URLs, or in the products' own places when none is given.
 
-    Raises `StoreError` for a path that does not exist or holds nothing to keep. With `unfound` a store of the settings
+    Raises `StoreError` for one that does not exist or holds nothing to keep. With `unfound` a store of the settings
     that is so is added there instead, and the others are returned.
     """
-    if paths or unfound is None:
-        return detect.discover(list(paths) if paths else None, config=config)
-    return detect.discover(config=config, trouble=lambda path, error: unfound.append(failed_store(str(path), error)))
+    if places or unfound is None:
+        return detect.discover(list(places) if places else None, config=config)
+    return detect.discover(config=config, trouble=lambda place, error: unfound.append(failed_store(place, error)))

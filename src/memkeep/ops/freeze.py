@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from memkeep.engines.catalog import engine
 from memkeep.errors import StoreError, UnsupportedError
 from memkeep.model import Finding, Omission, Part, Role, Severity, Store
-from memkeep.ops.engines import engine
 
 if TYPE_CHECKING:
     from memkeep.engines.base import Opened
 
 ATTEMPTS = 10
-_SLOW = ["sqlite", "files", "lance"]  # engines by how long a freeze takes, longest first
+_SLOW = ["postgres", "qdrant", "sqlite", "files", "lance"]  # engines by how long a freeze takes, longest first
 UNREAD = "part_unread"
 DRIFT = "parts_drifted"
 

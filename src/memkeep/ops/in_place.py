@@ -152,6 +152,8 @@ def recover(root: Path) -> bool:
 
 def refuse_interrupted(store: Store) -> None:
     """Raise while an interrupted restore has left a mix, in the store or in another one in it: no backup of that."""
+    if not store.root:
+        return
     root = Path(store.root)
     below = [Path(omission.part) for omission in store.omitted if Path(omission.part).name == JOURNAL]
     if below:

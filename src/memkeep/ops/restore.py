@@ -1,14 +1,18 @@
 """Bring a snapshot back: into a new folder, or in place of the live store."""
 
+import os
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import msgspec
 
+from memkeep.engines import logins
 from memkeep.errors import MemkeepError, RefusedError, UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, Omission, PartImage, Rung, Snapshot, Store
+from memkeep.model import Finding, Omission, PartImage, Rung, Snapshot, Store, is_url
 from memkeep.ops import in_place as replacing
+from memkeep.ops import in_server as serving
 from memkeep.ops.discover import discover
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
@@ -38,7 +42,7 @@ def restore(
     vault: Vault,
     snapshot: str,
     *,
-    to: Path | None = None,
+    to: str | PathLike[str] | None = None,
     parts: Sequence[str] = (),
     in_place: bool = False,
     confirm: str | None = None,
@@ -48,8 +52,10 @@ def restore(
 ) -> RestoreResult:
     """Restore a snapshot, or some of its parts, and check the result before it is called done.
 
-    With `to`, a folder that does not exist or is empty, the parts lie under it as they lay under the store's root.
-    With `in_place` what is there is parked beside it first; `confirm` must be the name of the system. Raises
+    With `to`, a folder that does not exist or is empty, the parts lie under it as they lay under the store's root;
+    with `to` the URL of a server, the parts that such a server keeps are put into it.
+    With `in_place` what is there is parked beside it first, and what is in a server in a snapshot of its own;
+    `confirm` must be the name of the system. Raises
     `RefusedError` (target exists, store open, not confirmed), `DamagedError` (the vault can't give the bytes back).
     """
     chosen = vault.resolve(snapshot)
@@ -58,6 +64,8 @@ def restore(
     images = _choose(vault, chosen, parts)
     if in_place:
         return _in_place(vault, chosen, images, confirm, even_if_open=even_if_open, dry_run=dry_run, events=events)
+    if is_url(os.fspath(to or "")):
+        return _into_server(vault, chosen, images, os.fspath(to or ""), dry_run=dry_run, events=events)
     target = Path(to or "").expanduser().absolute()
     refuse_taken(target, chosen.id[:8])
     refuse_inside(target, chosen.id[:8], {"the live store": Path(chosen.path), "the vault": vault.storage.folder})
@@ -101,21 +109,54 @@ def _in_place(
             code="not_confirmed",
         )
     check_entries(images)
-    plan = replacing.plan(snapshot, images, _live(snapshot))
-    if not even_if_open:
+    live = _live(snapshot)
+    served = [image for image in images if is_url(image.part.path)]
+    filed = [image for image in images if not is_url(image.part.path)]
+    plan = replacing.plan(snapshot, filed, live) if filed else None
+    if plan is not None and not even_if_open:
         replacing.refuse_if_open(plan)
     if dry_run:
-        return _result(snapshot, images, str(plan.root), dry_run=True)
-    parked = replacing.apply(vault, plan, images, events)
-    return _result(
-        snapshot, images, str(plan.root), parked=str(parked), undo=f"sh {replacing.quoted(parked / 'undo.sh')}"
-    )
+        return _result(snapshot, images, str(plan.root) if plan is not None else snapshot.path, dry_run=True)
+    findings: list[Finding] = []
+    parked = undo = None
+    if served:
+        before = serving.park(vault, live, events)
+        findings = serving.rebuild(vault, serving.at_home(served, live), replace=True, events=events)
+        if before is not None:
+            parked = f"snapshot {before[:12]}"
+            undo = f"memkeep restore {before[:12]} --in-place --confirm={snapshot.system}"
+    if plan is not None:
+        folder = replacing.apply(vault, plan, filed, events)
+        if not served:
+            parked, undo = str(folder), f"sh {replacing.quoted(folder / 'undo.sh')}"
+    to = str(plan.root) if plan is not None else snapshot.path
+    return _result(snapshot, images, to, parked=parked, undo=undo, findings=findings)
+
+
+def _into_server(
+    vault: Vault, snapshot: Snapshot, images: list[PartImage], url: str, *, dry_run: bool, events: Events
+) -> RestoreResult:
+    """Put what fits into a server where nothing of it is yet; the other parts are said to be left out."""
+    url = logins.clean(url)
+    aimed = serving.aimed(images, url, snapshot.id[:8])
+    check_entries([image for image, _ in aimed])
+    serving.refuse_taken(aimed)
+    findings = [] if dry_run else serving.rebuild(vault, aimed, replace=False, events=events)
+    chosen = [image for image, _ in aimed]
+    left = [
+        Omission(
+            part=image.part.name, reason=f"it does not lie in such a server: give --part {image.part.name} --to DIR"
+        )
+        for image in images
+        if image not in chosen
+    ]
+    return _result(snapshot, chosen, url, dry_run=dry_run, findings=findings, left=left)
 
 
 def _live(snapshot: Snapshot) -> Store | None:
     """Return the live store that the snapshot is of, if something of it is still there."""
     try:
-        found = discover([Path(snapshot.path)])
+        found = discover([snapshot.path])
     except MemkeepError:
         return None
     return next((one for one in found if (one.system, one.path) == (snapshot.system, snapshot.path)), None)
@@ -129,6 +170,8 @@ def _result(
     dry_run: bool = False,
     parked: str | None = None,
     undo: str | None = None,
+    findings: Sequence[Finding] = (),
+    left: Sequence[Omission] = (),
 ) -> RestoreResult:
     files = [stored for image in images for stored in image.entries if stored.entry.kind == "file"]
     primary = [one for image in images for one in image.collections if one.map.primary]
@@ -144,5 +187,6 @@ def _result(
         dry_run=dry_run,
         parked=parked,
         undo=undo,
-        omitted=snapshot.omitted,
+        omitted=(*snapshot.omitted, *left),
+        findings=tuple(findings),
     )

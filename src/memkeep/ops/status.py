@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from memkeep import clock
-from memkeep.model import Finding, Omission, Rung, Snapshot, Store
+from memkeep.model import Finding, Omission, Rung, Snapshot, Store, is_url
 from memkeep.ops.run_state import LastRun, last_run
 from memkeep.ops.schedule import Installed, installed
 from memkeep.ops.snapshots import rung_of
@@ -68,7 +68,7 @@ def _row(vault: Vault | None, key: tuple[str, str], store: Store | None, snapsho
     return StoreStatus(
         system=key[0],
         path=key[1],
-        present=store is not None or Path(key[1]).exists(),
+        present=store is not None or is_url(key[1]) or Path(key[1]).exists(),
         protected=last is not None,
         records=store.records if store is not None else last.records if last is not None else None,
         snapshots=len(snapshots),

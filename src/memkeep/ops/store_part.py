@@ -21,6 +21,7 @@ from memkeep.model import (
     StoredEntry,
     StoredGroup,
     TableMap,
+    is_url,
 )
 from memkeep.ops.blocks import known_blocks
 from memkeep.ops.freeze import Held
@@ -29,6 +30,7 @@ from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Writer
 
 Redact = Callable[[bytes], bytes]
+SCANNED_FIRST = frozenset({"lance", "postgres", "qdrant"})
 
 
 class Scan:
@@ -80,10 +82,10 @@ def store_part(
 ) -> tuple[PartImage, list[Finding], list[Omission]]:
     """Store a part against its parent image; return its image, findings and omissions.
 
-    Its bytes are streamed while the scan goes on, except for Lance, where the scan must have ended: it finds the
-    vectors that the bytes are cut at.
+    Its bytes are streamed while the scan goes on, except where the scan must have ended: it finds the vectors that
+    the bytes are cut at.
     """
-    if held.part.engine == "lance":
+    if held.part.engine in SCANNED_FIRST:
         collections = _store_groups(writer, held.part.maps, scan.groups(), parent)
         entries = _store_entries(vault, writer, held, parent=parent, redact=redact, events=events)
     else:
@@ -128,8 +130,8 @@ def _store_entries(
 
 def _folders_above(held: Held) -> list[Entry]:
     """Return the folders between the store's root and the part, so that their permissions come back too."""
-    found = []
-    for folder in PurePosixPath(held.part.name).parents:
+    found: list[Entry] = []
+    for folder in () if is_url(held.part.path) else PurePosixPath(held.part.name).parents:
         live = held.root / folder
         if folder != PurePosixPath() and live in Path(held.part.path).parents:
             with suppress(FileNotFoundError):

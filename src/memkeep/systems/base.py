@@ -47,3 +47,11 @@ class System(Protocol):
     def default_paths(self, places: Places) -> list[Path]:
         """Return where this product keeps its stores by default or by what the configs say, there or not."""
         ...
+
+
+class ServerSystem(System, Protocol):
+    """A product whose store may lie in a server as a whole."""
+
+    def detect_url(self, look: Look, url: str, places: Places) -> list[Store]:
+        """Return the stores of this system that a server has at a URL without secrets; [] when it has none."""
+        ...

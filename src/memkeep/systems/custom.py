@@ -4,7 +4,7 @@ Records are recognised by the usual column names, or mapped as `[stores.NAME]` i
 tells which. The loose files of a folder are one part, named "."; each markdown or text file among them is a record.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from memkeep.config import StoreSettings
+from memkeep.engines import logins
 from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
 from memkeep.engines.files_walk import is_dotenv
-from memkeep.model import Part, Role, Store
-from memkeep.systems import custom_maps, marks, openclaw_json
+from memkeep.model import Part, Role, Store, is_url
+from memkeep.systems import custom_maps, marks, openclaw_json, servers
 from memkeep.systems.gather import Choose, Gathered, Item, Leave, gather, is_secret_file
 from memkeep.systems.look import Look
 from memkeep.systems.maps import dims
@@ -50,10 +51,8 @@ def keep(look: Look, path: Path, settings: StoreSettings | None = None, said_in:
     if not any(_holds_something(look, part) for part in gathered.parts):
         return None
     parts = [_with_secret_keys(part) for part in gathered.parts]
-    if settings.parts:
-        parts = custom_maps.as_said(look, parts, settings, said_in)
-    else:
-        parts = custom_maps.recognised_in(look, parts)
+    parts += [part for url in settings.servers for part in _in_server(look, url, settings)]
+    parts = _mapped(look, parts, settings, said_in)
     return Store(
         system=name,
         path=str(path),
@@ -65,6 +64,36 @@ def keep(look: Look, path: Path, settings: StoreSettings | None = None, said_in:
         omitted=tuple(gathered.omitted),
         findings=tuple(gathered.findings),
     )
+
+
+def keep_url(look: Look, url: str, settings: StoreSettings, said_in: str = "") -> Store | None:
+    """Return what a server has at a URL (without secrets) as one store; None when there is nothing."""
+    parts = servers.parts_of(look, url)
+    if not parts:
+        return None
+    parts = _mapped(look, parts, settings, said_in)
+    return Store(
+        system=name,
+        path=url,
+        root="",
+        parts=tuple(parts),
+        records=_count(look, parts, ()),
+        mapping=custom_maps.sentence(parts, said_in if settings.parts else ""),
+        fingerprint=_fingerprint(look, parts),
+    )
+
+
+def _in_server(look: Look, text: str, settings: StoreSettings) -> list[Part]:
+    url = servers.told(text)[1]
+    if settings.password_file:
+        logins.remember_file(url, settings.password_file)
+    return servers.parts_of(look, url)
+
+
+def _mapped(look: Look, parts: list[Part], settings: StoreSettings, said_in: str) -> list[Part]:
+    if settings.parts:
+        return custom_maps.as_said(look, parts, settings, said_in)
+    return custom_maps.recognised_in(look, parts)
 
 
 def _choose(look: Look, settings: StoreSettings, notes: set[str]) -> Choose:
@@ -131,15 +160,27 @@ def _count(look: Look, parts: Sequence[Part], notes: Iterable[str]) -> int | Non
                 return None
             total += rows[0][0]
     for part in parts:
-        primary = [each for each in part.maps if each.primary]
-        if primary and part.engine == "lance":
-            seen = look.lance(Path(part.path))
-            total += seen.rows if seen else 0
-        elif primary and part.engine == "files":
+        primary = {each.table for each in part.maps if each.primary}
+        if primary and part.engine == "files":
             total += sum(1 for note in notes if part.name in (".", note))
+        elif primary and part.engine != "sqlite":
+            counted = _rows(look, part, primary)
+            if counted is None:
+                return None
+            total += counted
     return total
+
+
+def _rows(look: Look, part: Part, tables: Collection[str]) -> int | None:
+    """Return how many rows some tables of a part have, in a Lance table or in a server; None when nobody says."""
+    if not is_url(part.path):
+        seen = look.lance(Path(part.path))
+        return seen.rows if seen else 0
+    counts = [table.rows for table in look.server(part.path).tables if table.name in tables]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _fingerprint(look: Look, parts: Sequence[Part]) -> dict[str, Any]:
     said = [dims(look.lance(Path(part.path))) for part in parts if part.engine == "lance"]
+    said += [servers.dims(look, part) for part in parts if is_url(part.path)]
     return {"embedding": said[0]} if said and said[0] else {}

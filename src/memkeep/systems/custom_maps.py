@@ -1,6 +1,6 @@
 """Which rows and files of a `custom` store are records: by the usual names, or as the settings say."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from memkeep.config import PartSettings, StoreSettings
 from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
 from memkeep.errors import UsageError
-from memkeep.model import Part, Role, TableMap
+from memkeep.model import Part, Role, TableMap, is_url
 from memkeep.systems.look import Look
 from memkeep.systems.maps import WEAK_TEXTS, notes, recognised, record_tables
 
@@ -90,14 +90,29 @@ def _maps(look: Look, part: Part) -> list[TableMap]:
     if part.engine == "files":
         return [notes()] if path.is_dir() or path.name.lower().endswith(NOTE_SUFFIXES) else []
     tables = _columns(look, part)
-    found = [recognised(table, columns, rowid=part.engine == "sqlite") for table, columns in tables.items()]
+    if is_url(part.path):
+        return list(_server_maps(look, part))
+    found = [recognised(table, columns, key=_key(part)) for table, columns in tables.items()]
     if part.engine == "lance" and (seen := look.lance(path)):
         return [msgspec.structs.replace(each, vectors=tuple(seen.vectors)) for each in found if each]
     return [each for each in found if each]
 
 
+def _server_maps(look: Look, part: Part) -> Iterator[TableMap]:
+    for table in look.server(part.path).tables:
+        found = recognised(table.name, list(table.columns), key=table.key or None)
+        if found is not None:
+            yield msgspec.structs.replace(found, id=table.key or found.id, vectors=tuple(table.vectors))
+
+
+def _key(part: Part) -> str | None:
+    return "rowid" if part.engine == "sqlite" else None
+
+
 def _columns(look: Look, part: Part) -> dict[str, list[str]]:
     """Return the tables of a part that may hold records, and their columns."""
+    if is_url(part.path):
+        return {table.name: list(table.columns) for table in look.server(part.path).tables}
     path = Path(part.path)
     if part.engine == "lance":
         seen = look.lance(path)
@@ -116,7 +131,7 @@ def _said(look: Look, part: Part, said: PartSettings, said_in: str) -> TableMap:
     if table not in tables:
         raise _wrong(f"{said_in} names the table {table!r}, but {part.path} has {', '.join(tables) or 'none'}.")
     columns = tables[table]
-    usual = recognised(table, columns, rowid=part.engine == "sqlite")
+    usual = recognised(table, columns, key=_key(part))
     fields = {field: value for field in _PORTABLE if (value := getattr(said, field))}
     fields = fields or (usual.fields if usual else {})
     vectors = (said.vector,) if isinstance(said.vector, str) else said.vector

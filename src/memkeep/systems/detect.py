@@ -4,76 +4,86 @@ import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
 import msgspec
 
 from memkeep.config import Config, StoreSettings
 from memkeep.errors import StoreError, UsageError
-from memkeep.model import Store
+from memkeep.model import Store, is_url
 from memkeep.systems import (
     custom,
+    detect_urls,
     oc_memory,
     openclaw_core,
     openclaw_hybrid,
     openclaw_json,
     openclaw_lancedb,
+    servers,
 )
-from memkeep.systems.base import OpenClaw, Places, System
+from memkeep.systems.base import OpenClaw, Places, ServerSystem, System
 from memkeep.systems.look import DEPTH, Look
 
 SYSTEMS: tuple[System, ...] = (openclaw_core, openclaw_hybrid, openclaw_lancedb, oc_memory)
+SERVER_SYSTEMS: tuple[ServerSystem, ...] = ()
 NAMES = (*(system.name for system in SYSTEMS), custom.name)
 
 
 def discover(
-    paths: Sequence[Path] | None = None,
+    places: Sequence[str | PathLike[str]] | None = None,
     *,
     config: Config | None = None,
     environ: Mapping[str, str] = os.environ,
-    trouble: Callable[[Path, StoreError], None] | None = None,
+    trouble: Callable[[str, StoreError], None] | None = None,
 ) -> list[Store]:
-    """Return the stores at or below the given paths; without paths those in the places that products use.
+    """Return the stores at or below the given paths, or at URLs; without any those in the places that products use.
 
-    A path may also be the name of a store in the settings. What lies at a path and is no known product's is one
+    A place may also be the name of a store in the settings. What lies at a path and is no known product's is one
     `custom` store. Several systems may lie side by side in one folder; a store is told by its system and path.
     Raises `StoreError` for a given path that does not exist, can't be read or holds nothing to keep, and
     `UsageError` for settings that don't fit what is there. `trouble`, where it is given, hears of each place without
     paths that can't be read and of stores in the settings that are not there; the others are still returned.
     """
     config = config or Config()
-    places = _places(environ)
-    if paths is None:
-        tops = _usual_tops(config, places)
+    usual = _places(environ)
+    if places is None:
+        tops, urls = _usual_tops(config, usual), detect_urls.of_settings(config)
     else:
-        tops = dict.fromkeys((_given(path, config, places) for path in paths), DEPTH)
+        given = [_named(os.fspath(place), config) for place in places]
+        tops = dict.fromkeys((_given(Path(place), usual) for place in given if not is_url(place)), DEPTH)
+        urls = [place for place in given if is_url(place)]
     look = Look(tops, (query for queries in (*(each.queries for each in SYSTEMS), custom.queries) for query in queries))
     folders = {}
     for top, depth in tops.items():
         with _telling(trouble, top):
             folders[top] = _surveyed(look, top, depth)
-    places = _with_configs(look, folders, places)
+    usual = _with_configs(look, folders, usual)
     found: dict[tuple[str, str], Store] = {}
     for top, inside in folders.items():
         with _telling(trouble, top):
-            for store in _stores_at(look, top, inside, places, config, expected=paths is not None):
+            for store in _stores_at(look, top, inside, usual, config, expected=places is not None):
+                found.setdefault((store.system, store.path), store)
+    for url in urls:
+        with _telling(trouble, servers.told(url)[1]):
+            for store in detect_urls.stores_at(look, url, usual, config, SERVER_SYSTEMS, NAMES):
                 found.setdefault((store.system, store.path), store)
     for name, settings in config.stores.items() if trouble is not None else ():
-        with _telling(trouble, path := _expanded(settings.path, places.home)):
-            if not path.exists():
+        with _telling(trouble, path := _expanded(settings.path, usual.home)):
+            if not is_url(settings.path) and not path.exists():
                 raise StoreError(f"the store {name!r} of the settings is not there: {path}", code="store_missing")
     return list(found.values())
 
 
 @contextmanager
-def _telling(trouble: Callable[[Path, StoreError], None] | None, place: Path) -> Iterator[None]:
+def _telling(trouble: Callable[[str, StoreError], None] | None, place: Path | str) -> Iterator[None]:
     """Let `trouble` hear of what can't be read, if someone listens."""
     try:
         yield
     except StoreError as error:
         if trouble is None:
             raise
-        trouble(place, error)
+        trouble(str(place), error)
 
 
 def _places(environ: Mapping[str, str]) -> Places:
@@ -100,11 +110,16 @@ def _with_configs(look: Look, folders: Mapping[Path, list[Path]], places: Places
     return msgspec.structs.replace(places, configs=tuple(configs.values()))
 
 
-def _given(path: Path, config: Config, places: Places) -> Path:
-    """Return the real path that a person named, by itself or by the name of a store in the settings."""
+def _named(place: str, config: Config) -> str:
+    """Return the path or URL that a person means, by itself or by the name of a store in the settings."""
+    if place in config.stores and not os.path.lexists(Path(place).expanduser()):
+        return config.stores[place].path
+    return place
+
+
+def _given(path: Path, places: Places) -> Path:
+    """Return the real path of one that a person named."""
     meant = _expanded(str(path), places.home)
-    if not os.path.lexists(meant) and str(path) in config.stores:
-        meant = _expanded(config.stores[str(path)].path, places.home)
     real = Path(os.path.realpath(meant))
     if not real.exists():
         broken = " is a link to a place that" if meant.is_symlink() else ""
@@ -116,7 +131,10 @@ def _given(path: Path, config: Config, places: Places) -> Path:
 
 def _usual_tops(config: Config, places: Places) -> dict[Path, int]:
     """Return the places to look in, and how deep: a plugin's folder is looked at by itself, not all that is below."""
-    said = [places.state_dir, *(_expanded(store.path, places.home) for store in config.stores.values())]
+    said = [
+        places.state_dir,
+        *(_expanded(store.path, places.home) for store in config.stores.values() if not is_url(store.path)),
+    ]
     usual = [path for system in SYSTEMS for path in system.default_paths(places)]
     deep = dict.fromkeys((Path(os.path.realpath(path)) for path in said), DEPTH)
     tops = dict.fromkeys((Path(os.path.realpath(path)) for path in usual), 0) | deep
@@ -166,7 +184,7 @@ def _stores_at(
 
 def _settings_of(top: Path, config: Config, places: Places) -> tuple[str, StoreSettings]:
     for name, settings in config.stores.items():
-        if Path(os.path.realpath(_expanded(settings.path, places.home))) == top:
+        if not is_url(settings.path) and Path(os.path.realpath(_expanded(settings.path, places.home))) == top:
             return name, settings
     return "", StoreSettings(path=str(top))
 

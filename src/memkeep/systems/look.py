@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from memkeep.engines.base import ServerInspection
     from memkeep.engines.lance import LanceInspection
     from memkeep.engines.sqlite import Inspection
 
@@ -73,6 +74,7 @@ class Look:
         self._databases: dict[Path, Inspection] = {}
         self._answers: dict[tuple[Path, str], list[tuple[Any, ...]]] = {}
         self._lance: dict[Path, LanceInspection | None] = {}
+        self._servers: dict[str, ServerInspection] = {}
 
     def folder(self, path: Path) -> Folder:
         """Return what lies directly in a folder; nothing for one that is gone or is a file."""
@@ -94,6 +96,14 @@ class Look:
 
     def _below(self, parent: Path, skip: frozenset[str]) -> list[str]:
         return [name for name in self.folder(parent).folders if name not in skip and not name.startswith(OWN_PREFIX)]
+
+    def server(self, url: str) -> "ServerInspection":
+        """Return what a server has at a URL without secrets; raises `StoreError` as `ServerEngine.inspect` does."""
+        if url not in self._servers:
+            from memkeep.engines.catalog import server_engine
+
+            self._servers[url] = server_engine(url).inspect(url)
+        return self._servers[url]
 
     def is_database(self, file: Path) -> bool:
         """Say whether a file is to be treated as a database: by its ending, whatever is in it, or by its content."""

@@ -62,28 +62,29 @@ def table_map(
 
 
 def recognised(
-    table: str, columns: Sequence[str], *, collection: str = "", primary: bool = True, rowid: bool = True
+    table: str, columns: Sequence[str], *, collection: str = "", primary: bool = True, key: str | None = "rowid"
 ) -> TableMap | None:
     """Return a mapping by the usual column names; None for a table that holds no texts or is housekeeping.
 
-    Without a usual id column the records of an SQLite table are named by their `rowid`; those of others are not
-    records, for nothing else stays the same from day to day.
+    A key of a column of JSON, `payload.text`, counts by its own name. Without a usual id column records are named by
+    `key`; without that there are no records, for nothing else stays the same from day to day.
     """
-    if _HOUSEKEEPING.fullmatch(table):
+    if _HOUSEKEEPING.fullmatch(table.rpartition(".")[2]):
         return None
-    by_lower = {column.lower(): column for column in reversed(columns)}
+    by_lower = {column.rpartition(".")[2].lower(): column for column in reversed(columns)}
+    by_lower |= {column.lower(): column for column in reversed(columns)}
     found = {
         field: by_lower[name.lower()]
         for field, names in USUAL.items()
         if (name := next((name for name in names if name.lower() in by_lower), None))
     }
-    key = found.pop("id", "rowid" if rowid else None)
-    if "text" not in found or key is None:
+    named = found.pop("id", key)
+    if "text" not in found or not named:
         return None
     return TableMap(
         collection=collection or table,
         table=table,
-        id=key,
+        id=named,
         fields=found,
         vectors=tuple(column for column in columns if column.lower() in VECTORS),
         times={field: "auto" for field in ("created_at", "updated_at") if field in found},

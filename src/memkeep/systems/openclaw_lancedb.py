@@ -33,7 +33,7 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
             return ()
         table, columns = item.path.stem, list(seen.columns)
         found = _map(table, columns) if item.path.name in variants else None
-        found = found or recognised(table, columns, primary=False, rowid=False)
+        found = found or recognised(table, columns, primary=False, key=None)
         return (found,) if found else ()
 
     gathered = gather(look, path, _choose(look, path, places), maps)

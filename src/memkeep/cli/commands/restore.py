@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @verb(example="memkeep restore latest --to ~/restored")
 @click.argument("snapshot", type=SNAPSHOT, help="`latest`, any unique beginning of an id, or a packed file.")
-@click.option("--to", metavar="DIR", type=click.Path(), help="Into this folder, which must be new or empty.")
+@click.option("--to", metavar="DIR|URL", help="Into this folder, which must be new or empty, or into this server.")
 @click.option("--part", "parts", metavar="NAME", multiple=True, help="Only this part; may be given again.")
 @click.option("--in-place", is_flag=True, help="Over the live store; what is there is parked beside it.")
 @click.option("--confirm", metavar="SYSTEM", help="The system's name, to confirm --in-place.")
@@ -66,7 +66,7 @@ def command(
         result = restore(
             vault,
             snapshot,
-            to=Path(to) if to is not None else None,
+            to=to,
             parts=parts,
             in_place=in_place,
             confirm=confirm,
@@ -75,7 +75,7 @@ def command(
             events=events,
         )
     then = f"memkeep diff {result.snapshot[:12]} {result.to}"
-    return Reply(result, lambda out: _render(out, result, then))
+    return Reply(result, lambda out: _render(out, result, then), exit=status_of(result.findings))
 
 
 def _render(out: Printer, result: "RestoreResult", then: str) -> None:

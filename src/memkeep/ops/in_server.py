@@ -1,0 +1,86 @@
+"""Put the parts of a snapshot that lie in servers back into servers.
+
+What is replaced there is kept as a snapshot of the vault first: that is the parking, and undoing it is a restore.
+"""
+
+from collections.abc import Sequence
+
+from memkeep.engines.catalog import server_engine
+from memkeep.errors import RefusedError, UsageError
+from memkeep.events import Events
+from memkeep.model import Finding, PartImage, Store, is_url
+from memkeep.ops.backup import backup
+from memkeep.ops.materialise import materialise
+from memkeep.ops.scratch import scratch
+from memkeep.vault.vault import Vault
+
+TAG = "before-restore"
+
+Aimed = tuple[PartImage, str]
+"""A part, and the URL that it goes to."""
+
+
+def aimed(images: Sequence[PartImage], url: str, snapshot: str) -> list[Aimed]:
+    """Return the parts that a server of this kind keeps, and where in it each goes; `UsageError` when there is none."""
+    engine = server_engine(url)
+    fitting = [(image, engine.aim(image.part, url)) for image in images if image.part.engine == engine.name]
+    if not fitting:
+        raise UsageError(
+            f"snapshot {snapshot} has nothing that lies in {engine.name}", hint=f"memkeep restore {snapshot} --to DIR"
+        )
+    targets = [target for _, target in fitting]
+    if len(set(targets)) < len(targets):
+        names = ", ".join(image.part.name for image, _ in fitting)
+        raise UsageError(
+            f"{url} is the place of one part, and snapshot {snapshot} has {len(fitting)}: {names}",
+            hint=f"memkeep restore {snapshot} --part NAME --to {url}",
+        )
+    return fitting
+
+
+def at_home(images: Sequence[PartImage], live: Store | None) -> list[Aimed]:
+    """Return where the live store keeps each part, or where it was."""
+    known = {part.name: part.path for part in live.parts} if live is not None else {}
+    return [(image, known.get(image.part.name, image.part.path)) for image in images]
+
+
+def refuse_taken(parts: Sequence[Aimed]) -> None:
+    """Raise `RefusedError` when something lies where a part would go."""
+    for image, target in parts:
+        if server_engine(target).exists(image.part, target):
+            raise RefusedError(
+                f"there is something at {target} already",
+                hint="choose another place, or restore --in-place, which keeps what is there first",
+                code="target_exists",
+            )
+
+
+def park(vault: Vault, live: Store | None, events: Events) -> str | None:
+    """Take a snapshot of what will be replaced; return its id, None when there is nothing.
+
+    Raises `RefusedError` when not all of it could be read: then nothing may be replaced.
+    """
+    if live is None or not any(is_url(part.path) for part in live.parts):
+        return None
+    report = backup(vault, [live], tag=TAG, events=events).snapshots[0]
+    served = {part.name for part in live.parts if is_url(part.path)}
+    if lost := [one for one in report.omitted if one.part in served]:
+        raise RefusedError(
+            f"what is in {lost[0].part} could not be kept before it is replaced: {lost[0].reason}",
+            hint="memkeep backup",
+            code="not_parked",
+        )
+    return report.id
+
+
+def rebuild(vault: Vault, parts: Sequence[Aimed], *, replace: bool, events: Events) -> list[Finding]:
+    """Put each part into its server, one after another; return what was noticed."""
+    findings: list[Finding] = []
+    for image, target in parts:
+        with scratch() as folder:
+            events.step(f"restoring {image.part.name}", sum(one.entry.size for one in image.entries))
+            materialise(vault, [image], folder, events, durable=False)
+            findings += (
+                server_engine(target).rebuild(image.part, folder, target, replace=replace, events=events).findings
+            )
+    return findings
