@@ -118,11 +118,14 @@ class OpenVault:
 
         return verify(self._vault, snapshot, rung=rung, all=all, events=events)
 
-    def repair(self, *, dry_run: bool = False, events: Events = SILENT) -> RepairResult:
-        """Mend what can be mended of the vault itself; what is lost is reported, not raised."""
+    def repair(
+        self, *, mirror: "OpenVault | None" = None, dry_run: bool = False, events: Events = SILENT
+    ) -> RepairResult:
+        """Mend what can be mended of the vault itself, or from a mirror; what is lost is reported, not raised."""
         from memkeep.ops.repair import repair
 
-        return repair(self._vault, dry_run=dry_run, events=events)
+        other = mirror._vault if mirror is not None else None  # noqa: SLF001 - of the same class
+        return repair(self._vault, mirror=other, dry_run=dry_run, events=events)
 
     def copy(
         self,

@@ -331,6 +331,10 @@ def test_a_damaged_or_lost_manifest_is_named_and_keeps_every_pack(objects: Objec
             result = repair(opened(hurt, secret))
             assert (result.lost, result.hurt, len(result.whole)) == ((key.removeprefix("snapshots/"),), (), 3)
             assert {finding.object for finding in result.findings} == {key}
+            for pack in [pack for pack in hurt if pack.startswith("data/")]:
+                torn_too = {**hurt, pack: hurt[pack][:-1]}
+                repair(opened(torn_too, secret))
+                assert pack in torn_too  # more may be had of it, when the manifest is back
             hurt[key] = objects[key]  # put back from a copy of the vault
             assert repair(opened(hurt, secret)).findings == ()
             assert readable(opened(hurt, secret)) == ALL

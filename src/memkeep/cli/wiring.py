@@ -56,8 +56,8 @@ def _credentials(place: "VaultSettings") -> dict[str, str]:
     return {"CREDENTIALS_DIRECTORY": folder} if folder and place.password_credential else {}
 
 
-def open_other(config: "Config", given: str, *, flag: str, file: str | None, command: str | None) -> "Vault":
-    """Open a second vault, which `flag` named; its password comes from flags and variables of its own."""
+def open_other(config: "Config", given: str, *, verb: str, flag: str, file: str | None, command: str | None) -> "Vault":
+    """Open a second vault, which `flag` of a verb named; its password comes from flags and variables of its own."""
     import shlex
 
     from memkeep.cli.secrets import password
@@ -77,7 +77,7 @@ def open_other(config: "Config", given: str, *, flag: str, file: str | None, com
     try:
         return open_(place.url, lambda: password(other, place, environ=environ), settings=place)
     except WrongKeyError as error:
-        error.hint = f"memkeep copy {flag} {shlex.quote(given)} {flag}-password-file FILE"
+        error.hint = f"memkeep {verb} {flag} {shlex.quote(given)} {flag}-password-file FILE"
         raise
 
 

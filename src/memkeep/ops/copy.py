@@ -1,7 +1,7 @@
 """Mirror snapshots from one vault into another, chunk by chunk, without restoring them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -22,15 +22,16 @@ from memkeep.model import (
     StoredEntry,
 )
 from memkeep.ops import secrets
+from memkeep.ops.heal import heal, wounds
+from memkeep.ops.losses import Losses
 from memkeep.ops.prove import MARKED, Packs, chunks_of, packs_of, read_back, still_there
+from memkeep.ops.twins import Identity, identity, twins, with_ids
 from memkeep.records.summary import summarise
 from memkeep.vault import format
 from memkeep.vault.reader import split_ids
 from memkeep.vault.transfer import Transfer
 from memkeep.vault.vault import Vault
-from memkeep.vault.writer import Writer
-
-Identity = tuple[str, str]  # of a memory's moment, whatever vault it is in: the first vault's id, the snapshot's there
+from memkeep.vault.writer import Writer, put_seal
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class CopyResult(msgspec.Struct, frozen=True, kw_only=True):
     vault: str  # the target
     copied: tuple[Copied, ...]
     present: tuple[str, ...]  # ids in the source
+    healed: tuple[str, ...]  # of the present: those whose copy had lost something that was brought again
     failed: tuple[str, ...]  # ids in the source
     bytes: int  # that were read from the source; at most so many are written
     added_bytes: int
@@ -71,7 +73,9 @@ def copy(
 
     A copy keeps all that a snapshot says, and says where it came from. Secret parts and values go into an encrypted
     target, and into another only with `include_secrets`. What the source has lost is a finding, and the others are
-    copied; what was written is read back before a copy is listed. Raises `RefusedError` when both are one vault.
+    copied; what was written is read back before a copy is listed. Copies that are there already and lack packs or
+    index segments are healed as far as the source can, or told; a flipped bit in them is for `verify` to find. Raises
+    `RefusedError` when both are one vault.
     """
     if source.config.id == target.config.id:
         raise RefusedError(
@@ -82,39 +86,13 @@ def copy(
     run = _Run(source, target, take_secrets=target.keys.encrypted or include_secrets, events=events)
     chosen = run.choose(snapshots)
     size = run.plan(chosen)
+    run.look_for_hurt()
     if dry_run:
         return run.result([_row(one, "", 0, run.left_out(one)) for one in run.planned], size, dry_run=True)
+    run.heal()
     with target.writer(check=True) as writer:
         run.carry(writer)
         return run.result(list(run.commit_all(writer)), size, dry_run=False)
-
-
-def identity(vault: Vault, snapshot: Snapshot) -> Identity:
-    """Return what a snapshot and all its copies have in common."""
-    origin = snapshot.origin
-    return (origin.vault, origin.snapshot) if origin is not None else (vault.config.id, snapshot.id)
-
-
-def twins(vault: Vault) -> dict[Identity, Snapshot]:
-    """Return a vault's snapshots by what they are copies of; of several the one that leaves out least."""
-    found: dict[Identity, Snapshot] = {}
-    for one in sorted(vault.snapshots(), key=lambda one: -len(one.omitted)):
-        found[identity(vault, one)] = one
-    return found
-
-
-def with_ids(image: PartImage, ids: Callable[[bytes], bytes]) -> PartImage:
-    """Return an image whose chunks are named by other ids."""
-    return msgspec.structs.replace(
-        image,
-        entries=tuple(_entry_with_ids(one, ids) for one in image.entries),
-        collections=tuple(
-            msgspec.structs.replace(
-                one, groups=tuple(msgspec.structs.replace(group, chunk=ids(group.chunk)) for group in one.groups)
-            )
-            for one in image.collections
-        ),
-    )
 
 
 class _Run:
@@ -133,6 +111,7 @@ class _Run:
         self._owners: dict[bytes, int] = {}  # chunk of the source -> which planned snapshot is the first to need it
         self._added = 0
         self._present: list[str] = []
+        self._hurt: dict[str, str] = {}  # of the present: id in the source -> id of its copy that lacks something
         self._findings: dict[str, list[Finding]] = {}  # by snapshot
         self._healed: dict[str, Finding] = {}  # damaged packs of the target
         self.planned: list[Snapshot] = []
@@ -176,6 +155,32 @@ class _Run:
             self.planned.append(one)
             self._events.advance()
         return size
+
+    def look_for_hurt(self) -> None:
+        """Note the copies that are there and lack packs or index segments."""
+        bad = wounds(self._target)
+        if bad is None:
+            return
+        hurt = {one.snapshot for one in Losses(self._target, bad).hurt()}
+        there = twins(self._target)
+        mine = {
+            one.id: there[identity(self._source, one)].id for one in self._source.snapshots() if one.id in self._present
+        }
+        self._hurt = {name: twin for name, twin in mine.items() if twin in hurt}
+
+    def heal(self) -> None:
+        """Bring again what copies lack that are there already; tell those that are not whole even then."""
+        if not self._hurt:
+            return
+        if heal(self._source, self._target, self._hurt.values(), events=self._events):
+            put_seal(self._target.storage, self._target.keys, *self._target.next_seal())
+        left = {one.snapshot for one in Losses(self._target, wounds(self._target) or ()).hurt()}
+        for name, twin in self._hurt.items():
+            if twin in left:
+                self._fail(
+                    name,
+                    DamagedError(f"its copy {twin[:8]} lacks what is not to be had here", obj=format.SNAPSHOTS + twin),
+                )
 
     def carry(self, writer: Writer) -> None:
         """Bring all chunks over, each once."""
@@ -221,6 +226,7 @@ class _Run:
             vault=self._target.storage.url,
             copied=tuple(copied),
             present=tuple(self._present),
+            healed=tuple(name for name in self._hurt if name not in self._findings),
             failed=tuple(self._findings),
             bytes=size,
             added_bytes=self._added,
@@ -422,10 +428,3 @@ def _row(one: Snapshot, made: str, added: int, omitted: tuple[Omission, ...]) ->
 
 def _alike(one: Recipe, other: Recipe) -> bool:
     return (one.size, one.digest, one.starts, one.lengths) == (other.size, other.digest, other.starts, other.lengths)
-
-
-def _entry_with_ids(stored: StoredEntry, ids: Callable[[bytes], bytes]) -> StoredEntry:
-    if stored.recipe is None:
-        return stored
-    named = b"".join(map(ids, split_ids(stored.recipe.ids)))
-    return msgspec.structs.replace(stored, recipe=msgspec.structs.replace(stored.recipe, ids=named))

@@ -15,6 +15,7 @@ import msgspec
 from memkeep.errors import DamagedError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, PartSummary, Severity
+from memkeep.ops.heal import heal
 from memkeep.ops.losses import HurtSnapshot, Losses
 from memkeep.ops.prove import chunks_of
 from memkeep.ops.scratch import scratch
@@ -45,6 +46,7 @@ class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     rebuilt_packs: int  # that no index segment described
     rebuilt_chunks: int
     saved_chunks: int  # out of damaged packs
+    brought_bytes: int  # packs of what a mirror gave
     damaged_packs: tuple[str, ...]
     removed: tuple[str, ...]  # index segments and log entries that could not be read
     whole: tuple[str, ...]  # snapshots
@@ -53,9 +55,13 @@ class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]  # after the repair
 
 
-def repair(vault: Vault, *, dry_run: bool = False, events: Events = SILENT) -> RepairResult:
+def repair(
+    vault: Vault, *, mirror: Vault | None = None, dry_run: bool = False, events: Events = SILENT
+) -> RepairResult:
     """Read every pack, mend what can be mended, and look again; nobody else may repair or prune meanwhile.
 
+    What snapshots have lost is brought from their twins in a `mirror`, which holds copies of them or what they were
+    copied from.
     Everything is read from the place itself, whatever is kept of it here. A repair that is killed at any write has
     removed nothing that could be read. A dry run does all of it in a scratch folder. Raises `VaultLeasedError`.
     """
@@ -63,19 +69,22 @@ def repair(vault: Vault, *, dry_run: bool = False, events: Events = SILENT) -> R
     if dry_run:
         with scratch() as folder:
             stage = Vault(RehearsedStorage(place, LocalStorage(folder)), vault.config, vault.keys)
-            return msgspec.structs.replace(_repaired(stage, events), dry_run=True)
-    result = _repaired(Vault(place, vault.config, vault.keys), events)
+            return msgspec.structs.replace(_repaired(stage, mirror, events), dry_run=True)
+    result = _repaired(Vault(place, vault.config, vault.keys), mirror, events)
     vault.refresh()
     return result
 
 
-def _repaired(vault: Vault, events: Events) -> RepairResult:
+def _repaired(vault: Vault, mirror: Vault | None, events: Events) -> RepairResult:
     with vault.lease("repair", exclusive=True) as held:
         vault.refresh()
         run = _Run(vault, held, events=events)
         run.read_packs()
         run.mend()
         hurt = list(run.hurt())
+        if hurt and mirror is not None:
+            run.heal(mirror, [one.snapshot for one in hurt])
+            hurt = list(run.hurt())
         removed = run.reseal()
         if not hurt:
             removed += run.drop_damaged()
@@ -98,6 +107,7 @@ class _Run:
         self._fresh: list[tuple[bytes, Location]] = []  # found in sound packs, and in no index segment yet
         self._rebuilt: set[tuple[str, int]] = set()  # packs and offsets that no segment described
         self._saved: set[bytes] = set()
+        self._brought = 0
 
     def read_packs(self) -> None:
         """Read and hash every pack; note where blobs may lie in those that are damaged or not described to the end."""
@@ -221,6 +231,12 @@ class _Run:
         except DamagedError:
             return set()
 
+    def heal(self, mirror: Vault, names: Sequence[str]) -> None:
+        """Bring from a mirror what those snapshots have lost."""
+        written = heal(mirror, self._vault, names, events=self._events)
+        self._described.update(written)
+        self._brought = sum(self._vault.index.packs.get(key, 0) for key in written)
+
     def hurt(self) -> Iterator[HurtSnapshot]:
         """Yield the snapshots that lack something, and what."""
         return Losses(self._vault, self._bad).hurt()
@@ -299,6 +315,7 @@ class _Run:
             rebuilt_packs=len({pack for pack, _ in self._rebuilt}),
             rebuilt_chunks=len(self._rebuilt),
             saved_chunks=len(self._saved),
+            brought_bytes=self._brought,
             damaged_packs=self._broken,
             removed=removed,
             whole=tuple(one.id for one in self._vault.snapshots() if one.id not in names),

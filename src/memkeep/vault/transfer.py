@@ -65,14 +65,17 @@ class Transfer:
 
     def _write(self, ready: list[tuple[bytes, bytes]], places: dict[bytes, Location], writer: Writer) -> None:
         """Store those chunks, given as blobs, that the target lacks."""
-        for (one, blob), found in zip(ready, self._there([self.ids[one] for one, _ in ready]), strict=True):
+        ids = [self.ids[one] for one, _ in ready]
+        leftovers = self._target.index.find_all(ids)
+        for (one, blob), found, left in zip(ready, self._there(ids), leftovers, strict=True):
             if found is not None:
                 self._depths[one] = found.depth
                 continue
             encoded, base, depth = blob, places[one].base, 0
             if codec.base_of(blob, "new blob") is not None and base is not None:
                 depth = self._depths[base] + 1
-            if depth > MAX_DEPTH:
+            # A delta that lacks its base would be taken for this one, but not for a full chunk.
+            if depth > MAX_DEPTH or (depth and left is not None and self._target.index.trusts(left)):
                 encoded, depth = codec.Coder().full(self._source.reader.chunk(one)), 0
             self._depths[one] = depth
             theirs = self.ids[base] if depth and base is not None else None

@@ -32,8 +32,9 @@ def command(
     """Mirror snapshots into another vault, without restoring them.
 
     The other vault must exist (`memkeep init`); it may have another password and lie anywhere. What it has is not
-    sent again. The password of --to may also be in MEMKEEP_TO_PASSWORD, MEMKEEP_TO_PASSWORD_FILE,
-    MEMKEEP_TO_PASSWORD_COMMAND or in that vault's settings.
+    sent again, but for what has gone missing or was cut off there since: copies that lack it are healed, or named. The
+    password of --to may also be in MEMKEEP_TO_PASSWORD, MEMKEEP_TO_PASSWORD_FILE, MEMKEEP_TO_PASSWORD_COMMAND or in
+    that vault's settings.
     """
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import open_other, open_vault, settings
@@ -42,7 +43,7 @@ def command(
 
     config = settings(face)
     source = open_vault(face, config)
-    target = open_other(config, to, flag="--to", file=to_password_file, command=to_password_command)
+    target = open_other(config, to, verb="copy", flag="--to", file=to_password_file, command=to_password_command)
     with listening(face) as events:
         result = copy(source, target, snapshots, include_secrets=include_secrets, dry_run=dry_run, events=events)
     return Reply(result, lambda out: _render(out, result, to), exit=status_of(result.findings))
@@ -57,6 +58,9 @@ def _render(out: Printer, result: "CopyResult", to: str) -> None:
         made = " -> would be copied" if result.dry_run else f" -> {short(row.snapshot)}"
         out.advice(Span(short(row.source), "bold"), f"{made}  {row.system}  {row.path}")
         show_omissions(out, row.omitted)
+    for name in result.healed:
+        done = "would be healed" if result.dry_run else "was healed"
+        out.line(Span(short(name), "bold"), f"  its copy had lost something and {done}")
     show_findings(out, result.findings)
     there = f", {len(result.present)} there already" if result.present else ""
     lost = f", {len(result.failed)} not whole" if result.failed else ""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.output import Printer, Span, count, size
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
@@ -14,22 +14,41 @@ if TYPE_CHECKING:
 
 
 @verb(example="memkeep repair --dry-run")
+@click.option("--from", "mirror", metavar="VAULT", help="Bring what is lost from a mirror: a folder, a URL or a name.")
+@click.option("--from-password-file", type=click.Path(), metavar="FILE", help="That vault's password, from a file.")
+@click.option("--from-password-command", metavar="CMD", help="That vault's password, from what a command prints.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be mended, and what is lost.")
-def command(face: Face, *, dry_run: bool) -> Reply:
+def command(
+    face: Face,
+    *,
+    mirror: str | None,
+    from_password_file: str | None,
+    from_password_command: str | None,
+    dry_run: bool,
+) -> Reply:
     """Mend a damaged vault as far as it can be, and say what is lost.
 
     Reads every pack. Lost index segments are made again from the packs, and what is readable of a damaged pack is
-    stored again. Of each snapshot that can't be made whole it names what is lost; the rest of it can be restored.
+    stored again. What snapshots have lost even so comes from a mirror that `memkeep copy` filled (or was filled from).
+    Of each snapshot that can't be made whole it names what is lost; the rest of it can be restored. The password of
+    --from may also be in MEMKEEP_FROM_PASSWORD, MEMKEEP_FROM_PASSWORD_FILE, MEMKEEP_FROM_PASSWORD_COMMAND or in that
+    vault's settings.
     """
     from memkeep.cli.progress import listening
-    from memkeep.cli.wiring import open_vault, settings
+    from memkeep.cli.wiring import open_other, open_vault, settings
     from memkeep.errors import DamagedError
     from memkeep.ops.outcome import status_of
     from memkeep.ops.repair import repair
 
-    vault = open_vault(face, settings(face))
+    config = settings(face)
+    vault = open_vault(face, config)
+    other = None
+    if mirror is not None:
+        other = open_other(
+            config, mirror, verb="repair", flag="--from", file=from_password_file, command=from_password_command
+        )
     with listening(face) as events:
-        result = repair(vault, dry_run=dry_run, events=events)
+        result = repair(vault, mirror=other, dry_run=dry_run, events=events)
     status = DamagedError.exit if result.hurt or result.lost else status_of(result.findings)
     return Reply(result, lambda out: _render(out, result), exit=status)
 
@@ -44,6 +63,9 @@ def _render(out: Printer, result: "RepairResult") -> None:
         done = "would be saved" if result.dry_run else "saved"
         packs = count(len(result.damaged_packs), "damaged pack")
         out.line(f"{packs}; {count(result.saved_chunks, 'chunk')} {done} out of them.")
+    if result.brought_bytes:
+        done = "Would bring" if result.dry_run else "Brought"
+        out.line(f"{done} {size(result.brought_bytes)} from the mirror.")
     for key in result.removed:
         out.line("  would be removed: " if result.dry_run else "  removed: ", key)
     for one in result.hurt:
