@@ -13,10 +13,11 @@ vault.diff(report.id, "~/.openclaw/memory").changed
 
 from collections.abc import Sequence
 from datetime import timedelta
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 
 from memkeep.config import Config, Retention, load, vault_settings
+from memkeep.engines.merging import Conflict
 from memkeep.events import SILENT, Events
 from memkeep.model import Rung, Store
 from memkeep.ops.backup import BackupResult, Secrets
@@ -165,6 +166,32 @@ class OpenVault:
             confirm=confirm,
             even_if_open=even_if_open,
             dry_run=dry_run,
+            events=events,
+        )
+
+    def restore_into(
+        self,
+        into: Place,
+        snapshot: str = "latest",
+        *,
+        conflict: Conflict = "skip",
+        user: str | None = None,
+        parts: Sequence[str] = (),
+        dry_run: bool = False,
+        events: Events = SILENT,
+    ) -> RestoreResult:
+        """Put the records of a snapshot, or of one user in it, among those of a live store."""
+        from memkeep.ops.restore import restore_into
+
+        return restore_into(
+            self._vault,
+            snapshot,
+            fspath(into),
+            conflict=conflict,
+            user=user,
+            parts=parts,
+            dry_run=dry_run,
+            config=self._config,
             events=events,
         )
 

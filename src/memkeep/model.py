@@ -79,6 +79,8 @@ class TableMap(Value):
     times: dict[str, TimeUnit] = {}  # portable field -> unit of its raw values
     primary: bool = True  # counts in `records`; ids of other collections are shown as "<collection>:<id>"
     include: tuple[str, ...] = ()  # for files: only these paths (fnmatch, `*` crosses `/`) are records; empty means all
+    unique: tuple[str, ...] = ()  # columns that name a row where the id is only a number that the database gave it
+    links: tuple[str, ...] = ()  # columns that name records of the store; a row goes where one of those goes
 
 
 def is_url(path: str) -> bool:
@@ -221,6 +223,10 @@ class Origin(Value):
 
     vault: str  # the id of that vault
     snapshot: str
+
+
+BEFORE_RESTORE = "before-restore"
+"""The tag of what a restore that changes a live store keeps of it first."""
 
 
 class Snapshot(Value, kw_only=True):

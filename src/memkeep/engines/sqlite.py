@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from memkeep.engines.merging import Merged, Wanted
 from memkeep.engines.sqlite_inspect import Inspection
 from memkeep.engines.sqlite_link import Child
 from memkeep.engines.sqlite_sql import PATIENCE, quote
@@ -90,6 +91,18 @@ class SqliteOpened:
         return [msgspec.structs.replace(finding, part=self._part.name) for finding in converted]
 
 
+class SqliteMerging:
+    """A merge in an open transaction of the child process."""
+
+    def __init__(self, child: Child, result: Merged) -> None:
+        self.result = result
+        self._child = child
+
+    def commit(self) -> None:
+        """Make it last."""
+        self._child.call("commit")
+
+
 class SqliteEngine:
     """Freezes, opens and counts SQLite databases. See `engines.base.Engine`."""
 
@@ -111,6 +124,14 @@ class SqliteEngine:
         with Child() as child:
             path = _bytes(root / part.name)
             yield SqliteOpened(child, part, child.call("open", path=path, name=part.name, maps=part.maps))
+
+    @contextmanager
+    def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> Iterator["SqliteMerging"]:
+        """Merge an image into the live database; see `sqlite_merge`."""
+        places = {"live": _bytes(Path(live.path)), "image": _bytes(root / image.name)}
+        with Child() as child:
+            done = child.call("merge", **places, maps=live.maps, wanted=wanted, patience=self._patience)
+            yield SqliteMerging(child, msgspec.convert(done, Merged))
 
     def count(self, part: Part, table: str) -> int | None:
         """Count the rows of a live table; None when it can't be read."""

@@ -28,6 +28,9 @@ from memkeep.model import Finding, Probe, TableMap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memkeep.engines.merging import Merged
+    from memkeep.engines.sqlite_merge import SqliteMerge
+
 _LOOK_MS = 500
 
 
@@ -41,6 +44,7 @@ class _Child:
         self._held: Held | None = None
         self._name = ""
         self._maps: list[TableMap] = []
+        self._merging: SqliteMerge
         self._stopped: set[int] = set()
         self._work: queue.SimpleQueue[tuple[int, str, dict[str, Any]]] = queue.SimpleQueue()
         self._streams: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
@@ -74,6 +78,8 @@ class _Child:
             "moved": lambda _: self._now().moved(),
             "held": lambda _: self._now().held(),
             "inspect": self._inspect,
+            "merge": self._begin_merge,
+            "commit": lambda _: self._merging.commit(),
         }
         while True:
             number, op, arguments = self._work.get()
@@ -142,6 +148,17 @@ class _Child:
 
         held = self._now()
         return [] if held.con is None else sqlite_check.check(held.con, held.private, self._maps)
+
+    def _begin_merge(
+        self, _: int, *, live: bytes, image: bytes, maps: list[Any], wanted: Any, patience: float
+    ) -> "Merged":
+        from memkeep.engines.merging import Wanted
+        from memkeep.engines.sqlite_merge import SqliteMerge
+
+        there = self._begin(live, maps)
+        here = Path(os.fsdecode(image))
+        self._merging = SqliteMerge(there, here, self._maps, msgspec.convert(wanted, Wanted), patience)
+        return self._merging.result
 
     def _inspect(self, number: int, *, asked: list[tuple[bytes, list[str]]], scratch: bytes) -> None:
         from memkeep.engines import sqlite_inspect

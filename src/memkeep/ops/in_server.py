@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from memkeep.engines.catalog import server_engine
 from memkeep.errors import RefusedError, UsageError
 from memkeep.events import Events
-from memkeep.model import Finding, PartImage, Store, is_url
+from memkeep.model import BEFORE_RESTORE, Finding, PartImage, Role, Store
 from memkeep.ops.backup import backup
 from memkeep.ops.materialise import materialise
 from memkeep.ops.scratch import scratch
 from memkeep.vault.vault import Vault
-
-TAG = "before-restore"
 
 Aimed = tuple[PartImage, str]
 """A part, and the URL that it goes to."""
@@ -56,17 +54,17 @@ def refuse_taken(parts: Sequence[Aimed]) -> None:
 
 
 def park(vault: Vault, live: Store | None, events: Events) -> str | None:
-    """Take a snapshot of what will be replaced; return its id, None when there is nothing.
+    """Take a snapshot of a store that will be changed; return its id, None when there is no store.
 
-    Raises `RefusedError` when not all of it could be read: then nothing may be replaced.
+    Raises `RefusedError` when not all of its memory could be read: then nothing may be changed.
     """
-    if live is None or not any(is_url(part.path) for part in live.parts):
+    if live is None:
         return None
-    report = backup(vault, [live], tag=TAG, events=events).snapshots[0]
-    served = {part.name for part in live.parts if is_url(part.path)}
-    if lost := [one for one in report.omitted if one.part in served]:
+    report = backup(vault, [live], tag=BEFORE_RESTORE, events=events).snapshots[0]
+    memory = {part.name for part in live.parts if part.role is Role.CANONICAL}
+    if lost := [one for one in report.omitted if one.part in memory]:
         raise RefusedError(
-            f"what is in {lost[0].part} could not be kept before it is replaced: {lost[0].reason}",
+            f"what is in {lost[0].part} could not be kept before it is changed: {lost[0].reason}",
             hint="memkeep backup",
             code="not_parked",
         )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from memkeep.config import Config
 from memkeep.engines import logins
+from memkeep.engines.merging import Conflict
 from memkeep.errors import MemkeepError, RefusedError, UsageError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Omission, PartImage, Rung, Snapshot, Store, is_url
@@ -16,12 +18,14 @@ from memkeep.ops import in_server as serving
 from memkeep.ops.discover import discover
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
+from memkeep.ops.merge import MergeResult, merge
 from memkeep.ops.new_folder import new_folder, refuse_inside, refuse_taken
+from memkeep.ops.sides import one_store
 from memkeep.vault.vault import Vault
 
 
 class RestoreResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was (or in a dry run: would be) restored, and for an in-place restore how to undo it."""
+    """What was (or in a dry run: would be) restored, and how to undo it where something was changed."""
 
     snapshot: str
     system: str
@@ -34,6 +38,7 @@ class RestoreResult(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
     parked: str | None
     undo: str | None
+    merged: MergeResult | None = None
     omitted: tuple[Omission, ...]
     findings: tuple[Finding, ...] = ()
 
@@ -75,6 +80,38 @@ def restore(
             events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
             materialise(vault, images, staging, events)
     return _result(chosen, images, str(target), dry_run=dry_run)
+
+
+def restore_into(
+    vault: Vault,
+    snapshot: str,
+    into: str,
+    *,
+    conflict: Conflict = "skip",
+    user: str | None = None,
+    parts: Sequence[str] = (),
+    dry_run: bool = False,
+    config: Config | None = None,
+    events: Events = SILENT,
+) -> RestoreResult:
+    """Put the records of a snapshot, or of one user in it, among those of a live store; see `merge`."""
+    chosen = vault.resolve(snapshot)
+    images = _choose(vault, chosen, parts)
+    check_entries(images)
+    store = one_store(discover([into], config), into, chosen)
+    done = merge(vault, chosen, images, store, conflict=conflict, user=user, dry_run=dry_run, events=events)
+    undo = f"memkeep restore {done.kept[:12]} --in-place --confirm={store.system}" if done.kept else None
+    result = _result(
+        chosen,
+        [image for image in images if image.part.name in done.images],
+        store.path,
+        dry_run=dry_run,
+        parked=f"snapshot {done.kept[:12]}" if done.kept else None,
+        undo=undo,
+        findings=done.findings,
+        left=done.omitted,
+    )
+    return msgspec.structs.replace(result, merged=done.result, rung=Rung.NONE)
 
 
 def _choose(vault: Vault, snapshot: Snapshot, parts: Sequence[str]) -> list[PartImage]:

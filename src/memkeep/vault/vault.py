@@ -19,7 +19,7 @@ from memkeep.errors import (
     VaultMissingError,
     WrongKeyError,
 )
-from memkeep.model import PartImage, PartSummary, Recipe, Snapshot
+from memkeep.model import BEFORE_RESTORE, PartImage, PartSummary, Recipe, Snapshot
 from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, Storage
 from memkeep.vault import codec, crypto
 from memkeep.vault import format as layout
@@ -145,11 +145,14 @@ class Vault:
         return sorted(found, key=lambda snapshot: (snapshot.created, snapshot.id))
 
     def resolve(self, name: str) -> Snapshot:
-        """Return the snapshot that `latest` or a unique prefix of an id names."""
+        """Return the snapshot that `latest` or a unique prefix of an id names.
+
+        What a restore has kept of the store as it was is not the latest: whoever restores again means what was good.
+        """
         listed = self.snapshots()
         if name == "latest":
             if listed:
-                return listed[-1]
+                return next((one for one in reversed(listed) if one.tag != BEFORE_RESTORE), listed[-1])
             message = "the vault has no snapshot yet"
             raise StoreError(message, code="no_snapshot", hint="memkeep backup")
         fitting = [snapshot for snapshot in listed if snapshot.id.startswith(name.lower())]

@@ -10,6 +10,7 @@ from memkeep.cli.output import Printer, Span, count, size
 from memkeep.cli.words import SNAPSHOT, verb
 
 if TYPE_CHECKING:
+    from memkeep.engines.merging import Conflict
     from memkeep.ops.restore import RestoreResult
 
 
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 @click.option("--part", "parts", metavar="NAME", multiple=True, help="Only this part; may be given again.")
 @click.option("--in-place", is_flag=True, help="Over the live store; what is there is parked beside it.")
 @click.option("--confirm", metavar="SYSTEM", help="The system's name, to confirm --in-place.")
+@click.option("--into", metavar="STORE", help="Record by record into a live store: a path, a URL or a name.")
+@click.option(
+    "--conflict",
+    type=click.Choice(["skip", "update", "fail", "newer"]),
+    help="With --into: what happens to a record that is there with other values (skip).",
+)
+@click.option("--user", metavar="U", help="With --into: only the records of this user.")
 @click.option("--even-if-open", is_flag=True, help="In place although a process holds files of the store open.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--age-identity", metavar="FILE", type=click.Path(), multiple=True, help="Opens an encrypted file.")
@@ -31,12 +39,15 @@ def command(
     parts: tuple[str, ...],
     in_place: bool,
     confirm: str | None,
+    into: str | None,
+    conflict: "Conflict | None",
+    user: str | None,
     even_if_open: bool,
     dry_run: bool,
     age_identity: tuple[str, ...],
     age_passphrase_file: str | None,
 ) -> Reply:
-    """Bring a snapshot back, into a new folder or in place.
+    """Bring a snapshot back: into a new folder or a server, in place, or record by record into a live store.
 
     The parts lie under DIR as they lay under the store's root. The result is checked before it is called done. A file
     that `memkeep pack` wrote needs no vault.
@@ -45,11 +56,13 @@ def command(
     from memkeep.cli.wiring import open_vault, settings, unlocking
     from memkeep.ops.outcome import status_of
     from memkeep.ops.parcel_read import is_parcel
-    from memkeep.ops.restore import restore
+    from memkeep.ops.restore import restore, restore_into
     from memkeep.ops.unpack import restore_file
 
-    if to is not None and in_place:
-        raise click.UsageError("--to and --in-place were both given")
+    if sum((to is not None, in_place, into is not None)) > 1:
+        raise click.UsageError("of --to, --in-place and --into only one can be meant")
+    if into is None and (conflict is not None or user is not None):
+        raise click.UsageError("--conflict and --user are for --into STORE")
     if is_parcel(snapshot):
         if to is None:
             raise click.UsageError("a packed file is restored into a new folder: --to DIR")
@@ -61,7 +74,22 @@ def command(
         return Reply(result, lambda out: _render(out, result, then), exit=status_of(result.findings))
     if age_identity or age_passphrase_file:
         raise click.UsageError(f"{snapshot} is no packed file, which is all that age opens")
-    vault = open_vault(face, settings(face))
+    config = settings(face)
+    vault = open_vault(face, config)
+    if into is not None:
+        with listening(face) as events:
+            result = restore_into(
+                vault,
+                snapshot,
+                into,
+                conflict=conflict or "skip",
+                user=user,
+                parts=parts,
+                dry_run=dry_run,
+                config=config,
+                events=events,
+            )
+        return Reply(result, lambda out: _render_merge(out, result), exit=status_of(result.findings))
     with listening(face) as events:
         result = restore(
             vault,
@@ -76,6 +104,29 @@ def command(
         )
     then = f"memkeep diff {result.snapshot[:12]} {result.to}"
     return Reply(result, lambda out: _render(out, result, then), exit=status_of(result.findings))
+
+
+def _render_merge(out: Printer, result: "RestoreResult") -> None:
+    from memkeep.cli.views import short, show_findings, show_omissions
+
+    assert result.merged is not None  # noqa: S101 - of a merge
+    merged = result.merged
+    verb_ = "Would merge " if result.dry_run else "Merged "
+    out.advice(verb_, Span(short(result.snapshot), "bold"), f" ({result.system}) into {result.to}")
+    for one in merged.tables:
+        changes = f"{one.inserted} inserted, {one.updated} updated, {one.skipped} skipped, {one.same} the same"
+        out.line(f"  {one.table}: {changes}")
+    if not merged.tables:
+        out.line("  no records were chosen")
+    if merged.failed:
+        out.line("  ", Span(f"{len(merged.failed)} refused", "bad"))
+    show_omissions(out, result.omitted)
+    show_findings(out, result.findings)
+    if result.dry_run:
+        out.advice("Nothing was written: this was a dry run.")
+    else:
+        out.line("The store as it was is ", result.parked or "")
+        out.line(Span("Undo: ", "dim"), result.undo or "")
 
 
 def _render(out: Printer, result: "RestoreResult", then: str) -> None:

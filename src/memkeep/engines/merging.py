@@ -1,0 +1,83 @@
+"""The contract of merging: rows of an image put among those of a live part, each of them or none.
+
+A merge has two halves, so that several parts go together: `MergeEngine.merge` finds out what would change, and does it
+as far as it can be undone; `Merging.commit` makes it last. Without `commit` nothing has changed at exit.
+"""
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from memkeep.model import Part, Value
+
+Conflict = Literal["skip", "update", "fail", "newer"]
+"""What happens to a row whose key is there with other values: it stays, it is replaced, all is refused, or it is
+replaced where the image's is the later one."""
+
+
+class Wanted(Value):
+    """Which rows are merged, and how."""
+
+    conflict: Conflict
+    users: tuple[str, ...] | None = None  # only rows whose `user` (else `scope`) is one of these; None: all
+    records: tuple[str, ...] | None = None  # ids, as `plain_id` gives them, that rows of linked tables must name
+
+
+class Counts(Value):
+    """What became of the rows of one table."""
+
+    inserted: int = 0
+    updated: int = 0
+    skipped: int = 0  # there with other values, and left as they are
+    same: int = 0  # there already, value for value
+
+
+class FailedRow(Value):
+    """A row that the database refused; the others went in."""
+
+    table: str
+    id: str
+    reason: str
+
+
+class Merged(Value):
+    """What a merge does to one part."""
+
+    tables: dict[str, Counts] = {}
+    failed: tuple[FailedRow, ...] = ()
+    conflicts: tuple[str, ...] = ()  # `table:id` of the first few rows that are there with other values
+    records: tuple[str, ...] = ()  # ids of the image's chosen primary records, as `plain_id` gives them
+    left: tuple[str, ...] = ()  # tables and columns that the live part does not have, one sentence each
+
+
+class Merging(Protocol):
+    """A merge that is not yet made to last."""
+
+    result: Merged
+
+    def commit(self) -> None:
+        """Make it last. Raises `StoreError` when the live part no longer takes it; then nothing has changed."""
+        ...
+
+
+@runtime_checkable
+class MergeEngine(Protocol):
+    """An engine whose live parts take rows."""
+
+    def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> AbstractContextManager[Merging]:
+        """Merge the image that lies under `root` into the live part; both have the maps to go by.
+
+        Raises `StoreError` when the live part can't be written.
+        """
+        ...
+
+
+def plain_id(name: object) -> str:
+    """Return an id by which the parts of one store agree: products spell a UUID with dashes here, without there."""
+    return str(name).replace("-", "").lower()
+
+
+def belongs(named: Collection[str], records: Collection[str] | None) -> bool:
+    """Say whether a row that names some records goes along: when there is no choice, or one of them is chosen."""
+    return records is None or any(plain_id(name) in records for name in named)

@@ -1,0 +1,221 @@
+"""Put records of a snapshot among those of a live store, one by one."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import msgspec
+
+from memkeep.engines.catalog import engine
+from memkeep.engines.merging import Conflict, Counts, FailedRow, MergeEngine, Merging, Wanted
+from memkeep.errors import RefusedError, StoreError
+from memkeep.events import SILENT, Events
+from memkeep.model import Finding, Omission, Part, PartImage, Role, Severity, Snapshot, Store
+from memkeep.ops.in_server import park
+from memkeep.ops.materialise import materialise
+from memkeep.ops.scratch import scratch
+from memkeep.vault.vault import Vault
+
+_NAMED = 5
+
+
+class TableMerge(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the rows of one table."""
+
+    part: str
+    table: str
+    inserted: int
+    updated: int
+    skipped: int
+    same: int
+
+
+class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that its database refused."""
+
+    part: str
+    table: str
+    id: str
+    reason: str
+
+
+class MergeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a merge did, or in a dry run would do: the same numbers."""
+
+    conflict: Conflict
+    user: str | None
+    inserted: int
+    updated: int
+    skipped: int
+    same: int
+    failed: tuple[RefusedRow, ...]
+    tables: tuple[TableMerge, ...]
+
+
+class Outcome(NamedTuple):
+    """A merge and what was noticed beside it; `kept` is the snapshot of the store as it was."""
+
+    result: MergeResult
+    images: tuple[str, ...]  # names of the parts that were merged
+    omitted: tuple[Omission, ...]
+    findings: tuple[Finding, ...]
+    kept: str | None
+
+
+class _Pair(NamedTuple):
+    image: PartImage
+    live: Part
+
+
+def merge(
+    vault: Vault,
+    snapshot: Snapshot,
+    images: Sequence[PartImage],
+    store: Store,
+    *,
+    conflict: Conflict,
+    user: str | None,
+    dry_run: bool,
+    events: Events = SILENT,
+) -> Outcome:
+    """Merge the records of all parts that take rows; what the store was is kept as a snapshot first.
+
+    All parts change or none does. A row that a database refuses is in `failed`; the others go in. With `fail` a row
+    that is there with other values refuses it all. Raises `RefusedError` (`conflicts`) and `StoreError`.
+    """
+    pairs, omitted = _pairs(images, store)
+    if not pairs:
+        raise StoreError(
+            f"{store.path} has nothing that records of {snapshot.id[:8]} ({snapshot.system}) could go into",
+            hint=f"memkeep restore {snapshot.id[:8]} --to DIR",
+        )
+    kept = None
+    if not dry_run:
+        kept = park(vault, store, events)
+    with scratch() as folder, ExitStack() as stack:
+        done: list[tuple[_Pair, Merging]] = []
+        wanted = Wanted(conflict=conflict, users=_owners(vault, images, user))
+        for number, pair in enumerate(pairs):
+            root = folder / str(number)
+            root.mkdir()
+            events.step(f"merging {pair.live.name}")
+            materialise(vault, [pair.image], root, events, durable=False)
+            one = stack.enter_context(_engine(pair.live).merge(pair.live, pair.image.part, root, wanted))
+            done.append((pair, one))
+            if user is not None:
+                known = {*(wanted.records or ()), *one.result.records}
+                wanted = msgspec.structs.replace(wanted, records=tuple(sorted(known)))
+        _refuse_conflicts(conflict, done)
+        if not dry_run:
+            for _, one in done:
+                one.commit()
+        return _outcome(done, omitted, conflict=conflict, user=user, kept=kept)
+
+
+def _pairs(images: Sequence[PartImage], store: Store) -> tuple[list[_Pair], list[Omission]]:
+    """Return which image goes into which live part, those with the memories first, and what goes nowhere."""
+    pairs, omitted = [], []
+    for image in images:
+        live = _counterpart(image, store)
+        if live is not None and isinstance(_engine_or_none(live), MergeEngine):
+            pairs.append(_Pair(image, live))
+        elif image.collections:
+            reason = "the store has no such part" if live is None else f"rows are not merged into {live.engine} yet"
+            omitted.append(Omission(part=image.part.name, reason=reason))
+    return sorted(pairs, key=lambda pair: (not any(each.primary for each in pair.live.maps), pair.live.name)), omitted
+
+
+def _counterpart(image: PartImage, store: Store) -> Part | None:
+    """Return the live part for an image: the one of its name, else the only one with records of the same tables."""
+    alike = [part for part in store.parts if part.engine == image.part.engine and part.maps and image.collections]
+    named = [part for part in alike if part.name == image.part.name]
+    tables = {one.map.table for one in image.collections}
+    fitting = named or [part for part in alike if tables & {each.table for each in part.maps}]
+    if not fitting and len(tables) == 1:
+        fitting = [part for part in alike if part.role is Role.CANONICAL and len(part.maps) == 1]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _engine_or_none(part: Part) -> object:
+    return engine(part.engine)
+
+
+def _engine(part: Part) -> MergeEngine:
+    made = engine(part.engine)
+    assert isinstance(made, MergeEngine)  # noqa: S101 - `_pairs` has looked
+    return made
+
+
+def _owners(vault: Vault, images: Sequence[PartImage], user: str | None) -> tuple[str, ...] | None:
+    """Return what a user is called in the store: by name, and by the ids that collections of users give the name."""
+    from memkeep.records.view import rows_by_id
+
+    if user is None:
+        return None
+    names = [user]
+    for image in images:
+        for stored in image.collections:
+            if stored.map.collection == "users":
+                for group in stored.groups:
+                    rows = rows_by_id(stored.map, vault.reader.chunk(group.chunk))
+                    names += [key for key, row in rows.items() if user in (row.get("user_id"), row.get("name"))]
+    return tuple(dict.fromkeys(names))
+
+
+def _refuse_conflicts(conflict: Conflict, done: Sequence[tuple[_Pair, Merging]]) -> None:
+    named = [name for _, one in done for name in one.result.conflicts]
+    if conflict == "fail" and named:
+        raise RefusedError(
+            f"there already with other values: {', '.join(named[:_NAMED])}{', ...' if len(named) > _NAMED else ''}",
+            hint="choose --conflict skip, update or newer",
+            code="conflicts",
+        )
+
+
+def _outcome(
+    done: Sequence[tuple[_Pair, Merging]],
+    omitted: Sequence[Omission],
+    *,
+    conflict: Conflict,
+    user: str | None,
+    kept: str | None,
+) -> Outcome:
+    tables = [
+        TableMerge(part=pair.live.name, table=name, **msgspec.structs.asdict(counts))
+        for pair, one in done
+        for name, counts in one.result.tables.items()
+        if counts != Counts()
+    ]
+    failed = [_refused(pair.live, row) for pair, one in done for row in one.result.failed]
+    findings = [_row_finding(row) for row in failed]
+    findings += [
+        Finding(code="columns_left", severity=Severity.WARNING, part=pair.live.name, message=sentence)
+        for pair, one in done
+        for sentence in one.result.left
+    ]
+    result = MergeResult(
+        conflict=conflict,
+        user=user,
+        inserted=sum(one.inserted for one in tables),
+        updated=sum(one.updated for one in tables),
+        skipped=sum(one.skipped for one in tables),
+        same=sum(one.same for one in tables),
+        failed=tuple(failed),
+        tables=tuple(tables),
+    )
+    return Outcome(result, tuple(pair.image.part.name for pair, _ in done), tuple(omitted), tuple(findings), kept)
+
+
+def _refused(part: Part, row: FailedRow) -> RefusedRow:
+    return RefusedRow(part=part.name, table=row.table, id=row.id, reason=row.reason)
+
+
+def _row_finding(row: RefusedRow) -> Finding:
+    return Finding(
+        code="row_refused",
+        severity=Severity.ERROR,
+        part=row.part,
+        record=row.id,
+        message=f"the row of {row.table} was refused, the others went in: {row.reason}",
+        mend="mend it in the store, or restore the snapshot with --to DIR and take it from there",
+    )
