@@ -39,13 +39,13 @@ def scratch() -> Iterator[Path]:
 def _make(base: Path) -> tuple[Path, int]:
     """Make a folder and lock it; it gets a name that `_sweep` looks at only when it is locked."""
     for attempt in range(_ATTEMPTS):
-        base.mkdir(mode=0o700, exist_ok=True)
-        if base.is_symlink() or base.lstat().st_uid != os.getuid():
-            raise StoreError(f"{base} belongs to someone else", hint="export TMPDIR=/some/private/folder")
-        _sweep(base)
         try:
+            base.mkdir(mode=0o700, exist_ok=True)
+            if base.is_symlink() or base.lstat().st_uid != os.getuid():
+                raise StoreError(f"{base} belongs to someone else", hint="export TMPDIR=/some/private/folder")
+            _sweep(base)
             new = Path(tempfile.mkdtemp(prefix="new-", dir=base))
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             if attempt == _ATTEMPTS - 1:
                 raise
             continue  # another process has just tidied up the base
