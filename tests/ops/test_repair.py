@@ -1,7 +1,7 @@
 """Repair makes again what can be made again, saves what can be read, and says of the rest exactly what is lost."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from memkeep.errors import DamagedError, StorageError
 from memkeep.ops.prune import prune
 from memkeep.ops.repair import repair
 from memkeep.ops.survey import survey
+from memkeep.storage.base import Stat
 from memkeep.storage.cache import CachedStorage
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import Fault, FaultyStorage
@@ -376,3 +377,28 @@ def test_a_hostile_pack_gives_nothing_and_harms_nothing(objects: Objects, tail: 
     result = repair(vaults.open_vault(storage, None))
     assert (result.rebuilt_chunks, result.hurt, result.findings) == (0, (), ())
     assert readable(vaults.open_vault(storage, None)) == {"0": days(1)[0]}
+
+
+class Behind(MemoryStorage):
+    """A storage whose lists do not show one object yet."""
+
+    hidden = ""
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        return (stat for stat in super().list(prefix) if stat.key != self.hidden)
+
+
+def test_what_a_late_list_does_not_show_is_neither_called_lost_nor_given_up(
+    objects: Objects, secret: str | None
+) -> None:
+    for key in objects:
+        storage = Behind()
+        storage.objects = dict(objects)
+        vault = vaults.open_vault(storage, secret)
+        storage.hidden = key
+        assert key not in {one.object for one in survey(vault)}
+        result = repair(vault)
+        assert (result.hurt, result.damaged_packs, key in result.removed) == ((), (), False)
+        sound = opened(storage.objects, secret)
+        assert readable(sound) == ALL
+        assert survey(sound) == []

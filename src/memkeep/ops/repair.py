@@ -112,7 +112,7 @@ class _Run:
     def read_packs(self) -> None:
         """Read and hash every pack; note where blobs may lie in those that are damaged or not described to the end."""
         self._events.step("reading packs", sum(self._sizes.values()))
-        packs = sorted(self._sizes)
+        packs = sorted(self._sizes | self._vault.index.packs)  # a list may not show yet what was just put
         for start in range(0, len(packs), _PACKS):
             some = packs[start : start + _PACKS]
             known: dict[str, dict[int, int]] = {}  # where the index says that blobs lie, and how long they are
@@ -123,11 +123,12 @@ class _Run:
                 try:
                     data = self._vault.storage.get(pack)
                 except ObjectMissingError:
-                    continue  # removed by another process
+                    if pack in self._vault.index.packs:
+                        self._bad[pack] = DamagedError(f"{pack} is missing", obj=pack)
+                    continue
                 self._events.advance(len(data))
+                self._sizes[pack] = len(data)
                 self._look_into(pack, data, known.get(pack, {}))
-        for pack in self._vault.index.packs.keys() - self._sizes.keys():
-            self._bad[pack] = DamagedError(f"{pack} is missing", obj=pack)
         for error in [*self._vault.damaged, *self._vault.log()[1]]:
             self._look_under(error.obj)
         self._broken = tuple(sorted(self._bad))
@@ -247,7 +248,7 @@ class _Run:
         there = {stat.key for stat in self._vault.storage.list("")}
         forgotten = {key for seal in seals.values() for key in seal.forgotten}
         named = {key for seal in seals.values() for key in (*seal.previous, *seal.objects)} - forgotten
-        gone = {key for key in named - there if key.startswith((format.INDEX, format.SEALS))}
+        gone = self._vault.gone(key for key in named - there if key.startswith((format.INDEX, format.SEALS)))
         broken = {error.obj for error in [*self._vault.damaged, *unreadable]}
         # What is unreadable here may be the only copy of a manifest that has changed places with it.
         broken = {
@@ -294,7 +295,7 @@ class _Run:
         """Return the snapshots whose manifest is damaged or gone, so that nothing else is known of them."""
         there = {stat.key for stat in self._vault.storage.list(format.SNAPSHOTS)}
         damaged = {error.obj for error in self._vault.damaged if error.obj.startswith(format.SNAPSHOTS)}
-        gone = self._sealed_snapshots() - there
+        gone = self._vault.gone(self._sealed_snapshots() - there)
         return tuple(sorted(key.removeprefix(format.SNAPSHOTS) for key in gone | (damaged & there)))
 
     def _sealed_snapshots(self) -> set[str]:

@@ -24,11 +24,15 @@ def survey(vault: Vault) -> list[Finding]:
         forgotten.update(seal.forgotten)
     if seals:
         sealed.update(seals[max(seals, key=seal_number)].keys)
-    findings += [_missing(key) for key in sorted(sealed - forgotten - set(there) - named)]
+    findings += [_missing(key) for key in sorted(vault.gone(sealed - forgotten - there.keys() - named))]
     named |= {finding.object for finding in findings}
-    for key, size in vault.index.packs.items():
-        if key not in named and there.get(key) != size:
-            findings.append(_missing(key) if key not in there else _lost(key, f"{key} is cut off or too long"))
+    described = {key: size for key, size in vault.index.packs.items() if key not in named}
+    findings += [
+        _lost(key, f"{key} is cut off or too long")
+        for key, size in described.items()
+        if key in there and there[key] != size
+    ]
+    findings += [_missing(key) for key in vault.gone(described.keys() - there.keys() - forgotten)]
     known = {snapshot for seal in seals.values() for snapshot in seal.snapshots}
     loose = sorted(key for key in there if key.startswith(format.SNAPSHOTS) and key not in known | named)
     findings += [

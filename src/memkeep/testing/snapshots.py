@@ -7,6 +7,7 @@ import msgspec
 
 from memkeep.errors import DamagedError
 from memkeep.model import Entry, Part, PartImage, PartSummary, Recipe, Role, Snapshot, StoredEntry
+from memkeep.ops.prove import chunks_of, still_there
 from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Writer
 
@@ -14,7 +15,7 @@ SYSTEM, PATH, PART = "test", "/nowhere", "files"
 
 
 def take(vault: Vault, files: Mapping[str, bytes], *, created: str, check: bool = False) -> Snapshot:
-    """Commit a snapshot of some files against the latest one."""
+    """Commit a snapshot of some files against the latest one; `DamagedError` when what it leans on has gone."""
     parent = vault.latest_of(SYSTEM, PATH)
     before = None
     with suppress(DamagedError):  # as in a real backup: a damaged parent costs space, never the backup
@@ -27,6 +28,7 @@ def take(vault: Vault, files: Mapping[str, bytes], *, created: str, check: bool 
         )
         summary = _summary(writer, entries, parent.parts[0].image if parent else None)
         writer.flush()
+        still_there(vault, chunks_of([summary], [vault.image(summary)]))
         snapshot = Snapshot(
             created=created,
             system=SYSTEM,

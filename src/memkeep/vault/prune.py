@@ -25,14 +25,15 @@ from memkeep.vault.format import Mark
 from memkeep.vault.index import Location
 from memkeep.vault.lease import Held
 from memkeep.vault.pack import Pack
-from memkeep.vault.vault import Vault, remove_all, seal_number
+from memkeep.vault.vault import Vault, remove_all
 from memkeep.vault.writer import PACK_SIZE, SEGMENT, put_named, put_seal, put_segment
 
 WASTE = 0.25  # of a pack, from which on its needed blobs are worth copying
 SMALL = 1 << 20  # bytes of a pack, below which it is worth joining with others,
 MANY_SMALL = 32  # when there are as many
 MANY = 8  # segments, from which on they are worth joining
-LOG = 64  # seals, from which on one is written that says what all of them say
+LOG = 64  # seals that are not recent, from which on one is written that says what all of them say
+RECENT = timedelta(days=2)  # in which who has seen what is forgotten now may still name it in a seal
 SKEW = timedelta(minutes=5)  # between the clocks of two machines
 
 
@@ -66,6 +67,8 @@ def judge(vault: Vault, needed: set[bytes]) -> Condemned:
     """
     marked = {key for mark in vault.marks().values() for key in mark.objects}
     there = _sizes(vault.storage, layout.DATA)
+    for pack in vault.index.packs.keys() - there.keys():
+        vault.index.distrust(pack)  # what lay in it may lie elsewhere too
     places = vault.reader.closure(needed)
     used: dict[str, int] = {}
     for place in places.values():
@@ -82,12 +85,9 @@ def judge(vault: Vault, needed: set[bytes]) -> Condemned:
         repack |= small
     described = {key: packs for key, packs in vault.index.segments.items() if key not in marked}
     going = drop.keys() | repack.keys()
-    lacking = (
-        dangling(vault, live.keys() - going, {chunk for chunk, p in places.items() if p.pack in repack})
-        if going
-        else frozenset()
-    )
-    changed = going | {pack for _, pack in lacking}
+    lacking = dangling(vault, live.keys() - going, places) if going else frozenset()
+    # One that describes what was marked before, too: a repair may have written it since.
+    changed = going | marked | {pack for _, pack in lacking}
     sizes = _sizes(vault.storage, layout.INDEX)
     return Condemned(
         drop=drop,
@@ -102,15 +102,15 @@ def judge(vault: Vault, needed: set[bytes]) -> Condemned:
     )
 
 
-def dangling(vault: Vault, stays: set[str], copied: Container[bytes] = frozenset()) -> frozenset[tuple[bytes, str]]:
-    """Return the deltas in packs that stay which lack a base when there is nothing but those packs and some copies.
+def dangling(vault: Vault, stays: set[str], needed: Container[bytes] = frozenset()) -> frozenset[tuple[bytes, str]]:
+    """Return the deltas in packs that stay which lack a base when only those packs stay, and whatever is needed.
 
     No snapshot needs them, but a look-up would find them, and take them for what they were.
     """
     whole: set[bytes] = set()
     lacking = set()
     for chunk, place in sorted(vault.index.entries(stays), key=lambda entry: entry[1].depth):
-        if place.base is None or place.base in whole or place.base in copied:
+        if chunk in needed or place.base is None or place.base in whole or place.base in needed:
             whole.add(chunk)
         else:
             lacking.add((chunk, place.pack))
@@ -120,7 +120,8 @@ def dangling(vault: Vault, stays: set[str], copied: Container[bytes] = frozenset
 def condemn(vault: Vault, found: Condemned, held: Held, *, grace: timedelta) -> None:
     """Copy what is needed of what goes, describe what stays, and mark the rest; under an exclusive lease."""
     copied = _copy(vault, found.copied, held)
-    stays = {pack for key in found.segments for pack in vault.index.segments[key]} - found.objects.keys()
+    marked = {key for mark in vault.marks().values() for key in mark.objects}
+    stays = {pack for key in found.segments for pack in vault.index.segments[key]} - found.objects.keys() - marked
     kept = [entry for entry in vault.index.entries(stays) if (entry[0], entry[1].pack) not in found.dangling]
     _describe(vault, [*kept, *copied], held)
     if found.objects:
@@ -223,18 +224,22 @@ def _seal(vault: Vault, going: Iterable[str]) -> list[str]:
     """
     seals, damaged = vault.log()
     there = {stat.key for stat in vault.storage.list(layout.SEALS)}
-    over = there - seals.keys() - {error.obj for error in damaged}
+    # Only what a seal says: one that is there and was not read may be one that a stale list did not show before.
+    over = {key for one in seals.values() for key in one.forgotten} & there
     seal, number = vault.next_seal()
     gone = set(going)
-    if len(seals) >= LOG and not damaged:
-        over |= {key for key in seals if seal_number(key) < number}
+    before = (clock.now() - RECENT).isoformat()
+    old = {key: one for key, one in seals.items() if one.created < before}
+    if len(old) >= LOG and not damaged:
+        over |= old.keys()
+        forgotten = {key for one in old.values() for key in one.forgotten}
         seal = msgspec.structs.replace(
             seal,
-            snapshots=tuple(sorted(_sizes(vault.storage, layout.SNAPSHOTS))),
-            objects=tuple(
-                sorted((_sizes(vault.storage, layout.DATA) | _sizes(vault.storage, layout.INDEX)).keys() - gone)
-            ),
+            # Also what is not there although no seal forgets it: it was lost.
+            snapshots=tuple(sorted({key for one in (*old.values(), seal) for key in one.snapshots} - forgotten)),
+            objects=tuple(sorted({key for one in (*old.values(), seal) for key in one.objects} - forgotten - gone)),
         )
+        gone |= {key for key in forgotten if key.startswith(layout.KEYS)}  # a slot that was revoked stays so
     if gone or over:
         put_seal(
             vault.storage, vault.keys, msgspec.structs.replace(seal, forgotten=(*sorted(gone), *sorted(over))), number

@@ -119,6 +119,16 @@ class Vault:
         put_seal(self.storage, self.keys, msgspec.structs.replace(seal, forgotten=tuple(keys)), number)
         return remove_all(self.storage, keys)
 
+    def gone(self, keys: Iterable[str]) -> set[str]:
+        """Return those keys that are not there; each is asked for, since a list may not show yet what was just put."""
+        missing = set()
+        for key in keys:
+            try:
+                self.storage.stat(key)
+            except ObjectMissingError:
+                missing.add(key)
+        return missing
+
     def marks(self) -> dict[str, layout.Mark]:
         """Return what prunes have marked, by key; what is no mark is left out: it only costs space."""
         found = {}
