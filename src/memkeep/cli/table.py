@@ -21,7 +21,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "search": "Find words in the memories of one snapshot or of all.",
     },
     "Bring back": {
-        "restore": "Bring a snapshot back: to a new place, in place, or record by record.",
+        "restore": "Bring a snapshot back: whole, or record by record.",
         "pack": "Write one snapshot into one file for another machine.",
     },
     "Tidy": {

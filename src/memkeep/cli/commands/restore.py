@@ -47,7 +47,7 @@ def command(
     age_identity: tuple[str, ...],
     age_passphrase_file: str | None,
 ) -> Reply:
-    """Bring a snapshot back: to a new place, in place, or record by record.
+    """Bring a snapshot back: whole, or record by record.
 
     The parts lie under DIR as they lay under the store's root. The result is checked before it is called done. A file
     that `memkeep pack` wrote needs no vault.
