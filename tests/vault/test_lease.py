@@ -170,3 +170,56 @@ def test_a_storage_that_fails_leaves_no_lease_that_does_not_end(storage: MemoryS
 def test_a_lease_says_nothing_to_those_without_the_key(storage: MemoryStorage) -> None:
     with held(storage, "prune"):
         assert not any(b"prune" in data or os.uname().nodename.encode() in data for data in storage.objects.values())
+
+
+def test_a_killed_process_that_nobody_has_waited_for_holds_nobody_up(storage: MemoryStorage) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as zombie:
+        assert os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT) is not None
+        lost = held(storage)
+        lost.__enter__()
+        [key] = storage.objects
+        found = leases(storage, KEYS)[key]
+        assert found is not None
+        data = KEYS.envelope(b"H", msgspec.json.encode(msgspec.structs.replace(found, pid=zombie.pid)))
+        storage.objects = {layout.LEASES + layout.digest_of(data): data}
+        with held(storage):
+            pass
+
+
+def test_a_lease_is_renewed_after_a_machine_slept_though_its_other_clock_stood_still(
+    storage: MemoryStorage, time: list[timedelta], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "monotonic", lambda: 0.0)
+    with held(storage) as mine:
+        before = dict(storage.objects)
+        time[0] = LIFETIME * 4
+        mine.renew()
+        assert len(storage.objects) == 1
+        assert storage.objects != before
+        with pytest.raises(VaultLeasedError), held(storage):
+            pass
+
+
+@pytest.mark.parametrize("ask", ["renew", "check"])
+def test_who_slept_longer_than_its_lease_lasts_finds_out_that_another_has_taken_the_vault(
+    ask: str, storage: MemoryStorage, time: list[timedelta]
+) -> None:
+    with held(storage) as mine, held(storage, "backup", exclusive=False) as backup:
+        assert backup.kept()
+        time[0] = LIFETIME
+        with held(storage, "forget"):
+            with pytest.raises(VaultLeasedError) as caught:
+                getattr(mine, ask)()
+            assert (caught.value.code, caught.value.exit) == ("lease_lost", 11)
+            assert not backup.kept()
+            backup.renew()
+            assert not backup.kept()
+    assert storage.objects == {}
+
+
+def test_a_lease_that_ended_and_that_nobody_minded_is_kept(storage: MemoryStorage, time: list[timedelta]) -> None:
+    with held(storage) as mine:
+        time[0] = LIFETIME * 2
+        mine.check()
+        mine.renew()
+        assert mine.kept()

@@ -32,7 +32,7 @@ from memkeep.ops import secrets
 from memkeep.ops.compare import UNREADABLE
 from memkeep.ops.freeze import Held, Moment, freeze
 from memkeep.ops.in_place import refuse_interrupted
-from memkeep.ops.prove import MARKED, Packs, chunks_of, packs_of, read_back, still_there
+from memkeep.ops.prove import Packs, chunks_of, commit, packs_of, pruned, read_back
 from memkeep.ops.scratch import scratch
 from memkeep.ops.store_part import Scan, store_part
 from memkeep.records.summary import summarise
@@ -41,6 +41,7 @@ from memkeep.vault.writer import Writer
 
 Secrets = Literal["auto", "include", "exclude"]
 RETRIES = 3
+PRUNED = 8  # times that a prune may take what a backup leans on
 
 
 class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,13 +129,16 @@ def _take(
     """Take a snapshot; store again what it needs of packs that turn out to be damaged, or that a prune has marked."""
     healed: list[Finding] = []
     old = set(vault.index.packs)  # where what is written now is damaged at once, writing it again would never end
+    tries = 0
     while True:
+        tries += 1
         run = _Run(vault, store, take_secrets=secrets, events=events, findings=healed)
         try:
             return run.take(tag=tag, label=label, verify=verify)
         except DamagedError as error:
-            if error.code == MARKED:
-                continue  # a prune came between; what it marked is not leaned on again
+            if tries <= PRUNED and pruned(vault, error):
+                vault.index.distrust(error.obj)
+                continue  # a prune came between; what it takes is not leaned on again
             if error.obj not in old or any(error.obj == one.object for one in healed):
                 raise
             vault.index.distrust(error.obj)
@@ -239,8 +243,7 @@ class _Run:
                 memkeep=__version__,
             )
             self._events.step("committing")
-            still_there(self._vault, chunks_of(summaries, images))
-            return self._report(writer.commit(snapshot, *self._vault.next_seal()))
+            return self._report(commit(self._vault, writer, snapshot, chunks_of(summaries, images)))
 
     def _choose(self) -> list[Part]:
         """Leave out secret parts where they may not go, and the vault itself if it lies in the store."""

@@ -24,9 +24,10 @@ from memkeep.model import (
 from memkeep.ops import secrets
 from memkeep.ops.heal import heal, wounds
 from memkeep.ops.losses import Losses
-from memkeep.ops.prove import MARKED, Packs, chunks_of, packs_of, read_back, still_there
+from memkeep.ops.prove import Packs, chunks_of, commit, packs_of, pruned, read_back
 from memkeep.ops.twins import Identity, identity, twins, with_ids
 from memkeep.records.summary import summarise
+from memkeep.storage.base import ObjectMissingError
 from memkeep.vault import format
 from memkeep.vault.reader import split_ids
 from memkeep.vault.transfer import Transfer
@@ -301,7 +302,9 @@ class _Run:
             try:
                 return self._commit(writer, snapshot, there)
             except DamagedError as error:
-                if error.code != MARKED:
+                if pruned(self._target, error):
+                    self._target.index.distrust(error.obj)
+                else:
                     self._note_healed(error)
                 self._bring(writer, self._needs(self._images(snapshot)))  # all: a base may be what is damaged
 
@@ -348,8 +351,7 @@ class _Run:
         chunks = chunks_of(summaries, copies)
         self._proven |= chunks
         manifest = self._manifest(snapshot, summaries, copies, parent)
-        still_there(self._target, chunks)
-        made = writer.commit(manifest, *self._target.next_seal())
+        made = commit(self._target, writer, manifest, chunks)
         writer.objects.clear()  # they are sealed
         return made
 
@@ -402,6 +404,10 @@ class _Run:
         return identity(self._source, parent) if parent is not None else (self._source.config.id, snapshot.parent or "")
 
     def _fail(self, name: str, error: DamagedError) -> None:
+        try:
+            self._source.storage.stat(format.SNAPSHOTS + name)
+        except ObjectMissingError:
+            return  # it was forgotten since it was listed: nothing is damaged
         self._findings.setdefault(name, []).append(
             Finding(
                 code="damaged",

@@ -76,7 +76,7 @@ def forget(
         if not dry_run:
             # Taken before looking: so no other can take away in between what this one counts on staying.
             vault.check_removes()
-            held.enter_context(vault.lease("forget", exclusive=True))
+            lease = held.enter_context(vault.lease("forget", exclusive=True))
         listed = vault.snapshots()
         if names:
             damaged, gone = _named(vault, listed, names)
@@ -97,6 +97,7 @@ def forget(
             ),
         )
         if not dry_run and result.forgotten:
+            lease.check()
             keys = [format.SNAPSHOTS + one.snapshot for one in result.forgotten]
             refused = vault.remove(keys)
             vault.damaged = [error for error in vault.damaged if error.obj not in keys]

@@ -65,7 +65,9 @@ class Losses:
 
     def hurt(self) -> Iterator[HurtSnapshot]:
         """Yield the snapshots that lack something, and what."""
-        for snapshot in self._vault.snapshots():
+        listed = self._vault.snapshots()
+        self._vault.refresh()  # a backup may have ended since the index was read
+        for snapshot in listed:
             parts = [found for part in snapshot.parts if (found := self._lost_of(part)) is not None]
             if parts:
                 yield HurtSnapshot(

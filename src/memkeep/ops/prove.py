@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from memkeep.errors import DamagedError
 from memkeep.events import Events
-from memkeep.model import PartImage, PartSummary
+from memkeep.model import PartImage, PartSummary, Snapshot
 from memkeep.storage.base import ObjectMissingError, Storage
 from memkeep.storage.cache import origin
 from memkeep.vault import format
 from memkeep.vault.chains import prove
 from memkeep.vault.reader import split_ids
 from memkeep.vault.vault import Vault
+from memkeep.vault.writer import Writer
 
 MARKED = "pack_marked"
 
@@ -131,8 +132,36 @@ def read_back(
             pass
 
 
-def still_there(vault: Vault, chunks: set[bytes]) -> None:
-    """Raise `DamagedError` for a pack that a snapshot about to be committed leans on and that a prune has marked."""
+def commit(vault: Vault, writer: Writer, snapshot: Snapshot, chunks: set[bytes]) -> Snapshot:
+    """Commit a snapshot of some chunks; `DamagedError` (`MARKED`) when a prune takes what it leans on, and it is not.
+
+    A process that was at a standstill, or whose clock is far off, is not seen by a prune. That shows when the manifest
+    is there: either the prune has seen it, or the lease is gone; then what it leans on is looked for once more.
+    """
+    _still_there(vault, chunks)
+    made = writer.commit(snapshot, *vault.next_seal())
+    if not writer.kept():
+        try:
+            _still_there(vault, chunks)
+        except DamagedError:
+            vault.remove([format.SNAPSHOTS + made.id])
+            raise
+    return made
+
+
+def pruned(vault: Vault, error: DamagedError) -> bool:
+    """Say whether what is missing was removed, or is going to be, by a prune: then nothing is damaged.
+
+    So it is with a chunk that this process has found or stored, and that no index segment names any more.
+    """
+    return (
+        error.code == MARKED
+        or error.obj == format.INDEX
+        or any(error.obj in seal.forgotten for seal in vault.log()[0].values())
+    )
+
+
+def _still_there(vault: Vault, chunks: set[bytes]) -> None:
     marked = vault.refresh()
     packs = packs_of(vault, chunks)
     errors = Packs(vault).present(packs)

@@ -7,7 +7,18 @@ from memkeep.vault.vault import Vault, read_slots, seal_number
 
 
 def survey(vault: Vault) -> list[Finding]:
-    """Return a finding for each object that is missing or not what was written, without reading packs."""
+    """Return a finding for each object that is missing or not what was written, without reading packs.
+
+    A vault in which others are at work is not the same from one list to the next: what is wrong is found twice.
+    """
+    found = _look(vault)
+    if not found:
+        return []
+    again = {(one.code, one.object, one.snapshots) for one in _look(Vault(vault.storage, vault.config, vault.keys))}
+    return [one for one in found if (one.code, one.object, one.snapshots) in again]
+
+
+def _look(vault: Vault) -> list[Finding]:
     there = {stat.key: stat.size for stat in vault.storage.list("")}
     vault.snapshots()
     vault.refresh()

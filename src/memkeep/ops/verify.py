@@ -62,6 +62,8 @@ def verify(
     """
     with afresh(vault) as now:
         report = _verify(now, snapshot, rung=rung, all=all, events=events)
+        if report.damaged:
+            report = _still_so(now, report, rung)
     for one in report.snapshots if remember else ():
         ledger.note(vault.config.id, one.snapshot, one.rung, good=one.rung.height >= rung.height and not one.findings)
     return report
@@ -74,7 +76,7 @@ def _verify(
     found = survey(vault)
     if all:
         chosen = vault.snapshots()
-    elif not snapshot and not vault.snapshots() and found:
+    elif snapshot == [] or (not snapshot and not vault.snapshots() and found):
         chosen = []
     else:
         chosen = [vault.resolve(name) for name in ([snapshot] if isinstance(snapshot, str) else snapshot or ["latest"])]
@@ -96,6 +98,31 @@ def _verify(
             for one in results
         ),
         findings=tuple(_with_hurt(finding, hurt) for finding in found),
+    )
+
+
+def _still_so(vault: Vault, report: VerifyReport, rung: Rung) -> VerifyReport:
+    """Look again at what is damaged, in the vault as it is by now: a forget or a prune may have taken it meanwhile."""
+    hurt = {one.snapshot for one in report.snapshots if any(finding.object for finding in one.findings)}
+    fresh = Vault(vault.storage, vault.config, vault.keys)
+    there = {one.id for one in fresh.snapshots()}
+    again = _verify(fresh, sorted(hurt & there), rung=rung, all=False, events=SILENT)
+    results = {one.snapshot: one for one in again.snapshots}
+    known = {finding.object for finding in again.all_findings}
+    packs = Packs(fresh, fresh.storage)
+    seen = {stat.key for stat in fresh.storage.list(format.DATA)}
+
+    def lasts(finding: Finding) -> bool:
+        name = finding.object or ""
+        return not name or name in known or (name in seen and bool(packs.intact([name], SILENT)))
+
+    return VerifyReport(
+        snapshots=tuple(
+            results.get(one.snapshot, one)
+            for one in report.snapshots
+            if one.snapshot not in hurt or one.snapshot in results
+        ),
+        findings=tuple(finding for finding in report.findings if lasts(finding)),
     )
 
 

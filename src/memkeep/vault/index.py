@@ -84,6 +84,13 @@ class Index:
             self.segments[key] = keys
             self._settled = False
 
+    def become(self, other: "Index") -> None:
+        """Take what another index holds, which nobody else uses, for all that is here; what is distrusted stays so."""
+        with self._lock:
+            self.packs, self.segments = other.packs, other.segments
+            self._keys, self._runs = other._keys, other._runs  # noqa: SLF001 - of its own kind
+            self._settled = False
+
     def distrust(self, pack: str) -> bool:
         """Prefer other copies of a damaged pack's chunks, and count those without one as absent when writing.
 
@@ -109,7 +116,7 @@ class Index:
         import numpy as np
 
         found: list[Location | None] = [None] * len(chunks)
-        runs, bad = self._settle()
+        runs, bad, keys = self._settle()
         halves = np.frombuffer(b"".join(chunks), "<u8").reshape(-1, 2)
         best = _Best(halves[:, 0].copy(), halves[:, 1].copy())
         for number, run in enumerate(runs):
@@ -117,7 +124,7 @@ class Index:
         for number, run in enumerate(runs):
             where = np.flatnonzero(best.run == number)
             if len(where):
-                for position, place in zip(where.tolist(), run.places(best.row[where], self._keys), strict=True):
+                for position, place in zip(where.tolist(), run.places(best.row[where], keys), strict=True):
                     found[position] = place
         return found
 
@@ -151,15 +158,16 @@ class Index:
         """Yield every entry of the chunks that lie in some packs, with its place there."""
         import numpy as np
 
-        wanted = np.array([key in packs for key in self._keys], bool)
-        for run in self._settle()[0]:
+        runs, _, keys = self._settle()
+        wanted = np.array([key in packs for key in keys], bool)
+        for run in runs:
             rows = np.flatnonzero(wanted[run.columns.pack + np.uint32(run.first)])
             ids = np.stack([run.columns.head[rows], run.columns.tail[rows]], axis=1).astype("<u8").tobytes()
-            for number, place in enumerate(run.places(rows, self._keys)):
+            for number, place in enumerate(run.places(rows, keys)):
                 yield ids[number * ID_SIZE : (number + 1) * ID_SIZE], place
 
-    def _settle(self) -> "tuple[list[_Run], NDArray[Any]]":
-        """Return few runs that hold all entries, and of each pack by number whether it is distrusted."""
+    def _settle(self) -> "tuple[list[_Run], NDArray[Any], list[str]]":
+        """Return few runs that hold all entries, of each pack by number whether it is distrusted, and its key."""
         import numpy as np
 
         with self._lock:
@@ -170,7 +178,7 @@ class Index:
                     self._runs = [*(run for run in self._runs if len(run) >= least), _merged(small)]
                 self._bad = np.array([key in self._distrusted for key in self._keys], bool)
                 self._settled = True
-            return self._runs, self._bad
+            return self._runs, self._bad, self._keys
 
 
 class _Best:

@@ -48,6 +48,8 @@ class Held:
         )
         self._key = ""
         self._renewed = clock.monotonic()
+        self._until = clock.now()
+        self._lost = False
 
     def __enter__(self) -> Self:
         for attempt in range(_TRIES):
@@ -64,18 +66,46 @@ class Held:
                 self._drop(self._key)
                 raise
             else:
+                if self._lease.exclusive:
+                    self._bury()
                 return self
         raise AssertionError  # pragma: no cover - the last attempt has raised
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        lost = self._lease.exclusive and isinstance(error, DamagedError) and not self.kept()
         self._drop(self._key)
+        if lost:
+            raise self._taken() from error  # what was not there had been moved by another
 
     def renew(self) -> None:
-        """Put off the end of the lease, when a third of its life is over; else do nothing."""
-        if clock.monotonic() - self._renewed < _RENEW.total_seconds():
+        """Put off the end of the lease, when a third of its life is over; else do nothing.
+
+        Raises `VaultLeasedError` (`lease_lost`) when an exclusive one had ended, and another has taken the vault since.
+        """
+        # The clock on the wall goes on while a machine sleeps, the other one does not.
+        if clock.monotonic() - self._renewed < _RENEW.total_seconds() and clock.now() < self._until:
             return
         old, self._key = self._key, self._put()
-        self._drop(old)
+        self._lost |= not self._drop(old)
+        if self._lost and self._lease.exclusive:
+            raise self._taken()
+
+    def kept(self) -> bool:
+        """Say whether the lease has been there all the time: who takes a vault alone first removes those that ended.
+
+        So whoever has written something, and then finds its lease kept, has written it before others looked.
+        """
+        if not self._lost:
+            try:
+                self._storage.stat(self._key)
+            except ObjectMissingError:
+                self._lost = True
+        return not self._lost
+
+    def check(self) -> None:
+        """Raise `VaultLeasedError` (`lease_lost`) unless the lease is kept."""
+        if not self.kept():
+            raise self._taken()
 
     def others(self) -> list[Lease]:
         """Return the leases of others that have not ended."""
@@ -93,12 +123,33 @@ class Held:
         data = self._keys.envelope(LEASE, msgspec.json.encode(lease))
         key = layout.LEASES + layout.digest_of(data)
         self._storage.put_new(key, [data])
-        self._renewed = clock.monotonic()
+        self._renewed, self._until = clock.monotonic(), clock.now() + _RENEW
         return key
 
-    def _drop(self, key: str) -> None:
-        with suppress(StorageError):  # it ends by itself
+    def _drop(self, key: str) -> bool:
+        """Remove a lease; return whether it was there."""
+        try:
             self._storage.delete(key)
+        except ObjectMissingError:
+            return False
+        except StorageError:
+            pass  # it ends by itself
+        return True
+
+    def _bury(self) -> None:
+        """Remove leases that have ended: whose they are may only be asleep, and must find out."""
+        for key, lease in leases(self._storage, self._keys).items():
+            if lease is not None and not _lives(lease):
+                self._drop(key)
+
+    def _taken(self) -> VaultLeasedError:
+        return VaultLeasedError(
+            f"this process was at a standstill for longer than its lease on {self._storage.url} lasts, and another has"
+            " taken the vault since",
+            unchanged="What was done until then is whole; nothing is lost.",
+            hint=f"memkeep {self._lease.what}",
+            code="lease_lost",
+        )
 
 
 def leases(storage: Storage, keys: Keys) -> dict[str, Lease | None]:
@@ -138,7 +189,17 @@ def _lives(lease: Lease) -> bool:
             return False
     except (ValueError, TypeError):
         return False
-    return lease.machine != _machine() or lease.pid == os.getpid() or Path(f"/proc/{lease.pid}").exists()
+    return lease.machine != _machine() or lease.pid == os.getpid() or _runs(lease.pid)
+
+
+def _runs(pid: int) -> bool:
+    """Say whether a process is more than what nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
+    except ProcessLookupError:
+        return False
+    except (OSError, IndexError):
+        return Path(f"/proc/{pid}").exists()
 
 
 def _held(storage: Storage, lease: Lease) -> VaultLeasedError:

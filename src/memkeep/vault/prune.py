@@ -23,7 +23,7 @@ from memkeep.vault import format as layout
 from memkeep.vault.crypto import HEADER_SIZE, MARK, PACK
 from memkeep.vault.format import Mark
 from memkeep.vault.index import Location
-from memkeep.vault.lease import Held
+from memkeep.vault.lease import LIFETIME, Held
 from memkeep.vault.pack import Pack
 from memkeep.vault.vault import Vault, remove_all
 from memkeep.vault.writer import PACK_SIZE, SEGMENT, put_named, put_seal, put_segment
@@ -34,7 +34,7 @@ MANY_SMALL = 32  # when there are as many
 MANY = 8  # segments, from which on they are worth joining
 LOG = 64  # seals that are not recent, from which on one is written that says what all of them say
 RECENT = timedelta(days=2)  # in which who has seen what is forgotten now may still name it in a seal
-SKEW = timedelta(minutes=5)  # between the clocks of two machines
+SKEW = 2 * LIFETIME  # between the clocks of two machines: where there is more, a lease counts as ended
 
 
 class Condemned(NamedTuple):
@@ -129,6 +129,7 @@ def condemn(vault: Vault, found: Condemned, held: Held, *, grace: timedelta) -> 
         mark = Mark(created=now.isoformat(), ready=(now + grace).isoformat(), objects=tuple(found.objects))
         data = vault.keys.envelope(MARK, msgspec.json.encode(mark))
         vault.storage.put_new(layout.MARKS + layout.digest_of(data), [data])
+        held.check()  # who has taken the vault before the mark was there may have removed what was copied
         vault.refresh()
 
 

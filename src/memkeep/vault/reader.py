@@ -23,6 +23,7 @@ KEPT_BYTES = 32 << 20  # chunks that a recipe names again later
 GAP = 65536  # bytes between two wanted blobs that are fetched along rather than asked for apart
 SPAN = 4 << 20  # most bytes fetched at once, but for a longer blob
 _LONGEST = 255  # deltas after each other: a depth is one byte
+_PACKS = "data/"
 _CIPHERS = 512  # kept; nothing depends on how many
 
 
@@ -33,7 +34,7 @@ class Reader:
         self, storage: Storage, keys: Keys, index: Index, *, missing: Callable[[], object] = lambda: None
     ) -> None:
         self._storage = storage
-        self._missing = missing  # called when a pack is gone: a prune may have put its chunks elsewhere
+        self._missing = missing  # called when a pack or a chunk is not there: others may have put it elsewhere
         self._keys = keys
         self._index = index
         self._ciphers: OrderedDict[str, Cipher] = OrderedDict()
@@ -53,10 +54,15 @@ class Reader:
             try:
                 return self._decode(chunks)
             except DamagedError as error:
-                if not self._index.distrust(error.obj):
-                    raise
+                news = self._index.distrust(error.obj)
                 if isinstance(error.__cause__, ObjectMissingError):
                     self._missing()
+                # No news: another thread has met it too, and the chunks may be known to lie elsewhere by now.
+                if not news and (not error.obj.startswith(_PACKS) or self._leans_on(error.obj, chunks)):
+                    raise
+
+    def _leans_on(self, pack: str, chunks: list[bytes]) -> bool:
+        return any(place.pack == pack for place in self.closure(set(chunks)).values())
 
     def chunks(self, wanted: Sequence[bytes], pool: ThreadPoolExecutor | None = None) -> Iterator[bytes]:
         """Yield chunks in the order of their ids, reading ahead."""
@@ -126,7 +132,11 @@ class Reader:
 
     def _locate(self, chunks: Sequence[bytes]) -> dict[bytes, Location]:
         places = {}
-        for chunk, place in zip(chunks, self._index.find_all(chunks), strict=True):
+        found = self._index.find_all(chunks)
+        if None in found:
+            self._missing()  # who lists a snapshot may have read the index before it was made
+            found = self._index.find_all(chunks)
+        for chunk, place in zip(chunks, found, strict=True):
             if place is None:
                 message = f"chunk {chunk.hex()} is in no index segment"
                 raise DamagedError(message, obj="index/")

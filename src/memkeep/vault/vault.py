@@ -61,19 +61,20 @@ class Vault:
         there a prune waits for longer than any backup takes.
         """
         with ExitStack() as stack:
-            alive = None
+            held = None
             if self.storage.capabilities.fresh:
-                alive = stack.enter_context(self.lease("backup", exclusive=False)).renew
+                held = stack.enter_context(self.lease("backup", exclusive=False))
                 self.refresh()  # a mark that was set before the lease is seen now, one set later saw the lease
-            writer = Writer(
-                self.storage, self.keys, self.index, self.reader, check=check, alive=alive or (lambda: None)
-            )
+            writer = Writer(self.storage, self.keys, self.index, self.reader, check=check, held=held)
             yield stack.enter_context(writer)
 
     def refresh(self) -> set[str]:
-        """Read what other processes have added to the index; distrust the packs that a prune has marked, return all."""
-        self._load_index()
+        """Read how other processes have changed the index; distrust the packs that a prune has marked, return all.
+
+        Marks come first: of a prune that ends in between, either they are seen, or segments without what it removed.
+        """
         marked = {key for mark in self.marks().values() for key in mark.objects}
+        self._load_index()
         for key in marked:
             self.index.distrust(key)
         return marked
@@ -261,17 +262,33 @@ class Vault:
         return next((layout.SNAPSHOTS + name for name, one in self._manifests.items() if part in one.parts), "")
 
     def _load_index(self) -> None:
-        """Read the segments that are not in the index, several at a time: hashing and decrypting run side by side."""
-        self._add_segments(self.index, self.index.segments)
+        """Read the segments that are not in the index; where some have gone since, with all that a prune removed, all.
 
-    def _add_segments(self, index: Index, but: Container[str]) -> None:
-        new = [stat for stat in sorted(self.storage.list(layout.INDEX)) if stat.key not in but]
-        with ThreadPoolExecutor(_NEAR if self.storage.capabilities.near else _FAR, "memkeep-index") as pool:
-            for stat, got in zip(new, pool.map(self._segment, new), strict=True):
-                if isinstance(got, DamagedError):
-                    self._note(got)
-                elif got is not None:
-                    index.add(stat.key, got)
+        A list that may be stale is no proof that one has gone.
+        """
+        there = self._add_segments(self.index, self.index.segments)
+        if self.storage.capabilities.fresh and self.index.segments.keys() - there:
+            self.index.become(self.index_without(()))
+
+    def _add_segments(self, index: Index, but: Container[str]) -> set[str]:
+        """Add what segments there are but some, several at a time: hashing and decrypting run side by side.
+
+        Returns the keys of all that there are. Where one goes after it was listed, others that replace it are there.
+        """
+        while True:
+            listed = sorted(self.storage.list(layout.INDEX))
+            new = [stat for stat in listed if stat.key not in but and stat.key not in index.segments]
+            gone = False
+            with ThreadPoolExecutor(_NEAR if self.storage.capabilities.near else _FAR, "memkeep-index") as pool:
+                for stat, got in zip(new, pool.map(self._segment, new), strict=True):
+                    if isinstance(got, DamagedError):
+                        self._note(got)
+                    elif got is not None:
+                        index.add(stat.key, got)
+                    else:
+                        gone = True
+            if not gone or not self.storage.capabilities.fresh:
+                return {stat.key for stat in listed}
 
     def _segment(self, stat: Stat) -> Segment | DamagedError | None:
         try:

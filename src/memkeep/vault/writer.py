@@ -5,7 +5,7 @@ at any instant leaves packs that nobody refers to; the next backup of the same b
 names.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple, Self, TypeVar
@@ -22,6 +22,7 @@ from memkeep.vault import format as layout
 from memkeep.vault.crypto import INDEX, SEAL, SNAPSHOT, Keys
 from memkeep.vault.cut import Pieces, Source, cut
 from memkeep.vault.index import Index, Location
+from memkeep.vault.lease import Held
 from memkeep.vault.pack import Pack
 from memkeep.vault.reader import Reader, chunk_id, split_ids
 from memkeep.vault.segment import build_segment, read_segment
@@ -83,10 +84,10 @@ class Writer:
         reader: Reader,
         *,
         check: bool = False,
-        alive: Callable[[], None] = lambda: None,
+        held: Held | None = None,
     ) -> None:
         self._storage = storage
-        self._alive = alive  # called now and then while the writer works
+        self._held = held  # renewed while the writer works
         self._keys = keys
         self._index = index
         self._reader = reader
@@ -270,7 +271,8 @@ class Writer:
         added = put_named(self._storage, pack.close(), pack.buffers)
         pack.buffers.clear()
         self._stored.append(pack)
-        self._alive()
+        if self._held is not None:
+            self._held.renew()
         if len(self._stored) > self._described // 8:
             added += self._describe()
         return added
@@ -337,6 +339,10 @@ class Writer:
             error.unchanged = f"The snapshot {name[:8]} was made and is whole; the next backup writes its seal."
             raise
         return msgspec.structs.replace(snapshot, id=name, added_bytes=self.added_bytes)
+
+    def kept(self) -> bool:
+        """Say whether every prune has seen that this writer was at work: ask when something was committed."""
+        return self._held is None or self._held.kept()
 
     def _put_last(self, key: str, data: bytes) -> None:
         try:
