@@ -138,11 +138,11 @@ def commit(vault: Vault, writer: Writer, snapshot: Snapshot, chunks: set[bytes])
     A process that was at a standstill, or whose clock is far off, is not seen by a prune. That shows when the manifest
     is there: either the prune has seen it, or the lease is gone; then what it leans on is looked for once more.
     """
-    _still_there(vault, chunks)
+    still_there(vault, chunks)
     made = writer.commit(snapshot, *vault.next_seal())
     if not writer.kept():
         try:
-            _still_there(vault, chunks)
+            still_there(vault, chunks)
         except DamagedError:
             vault.remove([format.SNAPSHOTS + made.id])
             raise
@@ -161,7 +161,8 @@ def pruned(vault: Vault, error: DamagedError) -> bool:
     )
 
 
-def _still_there(vault: Vault, chunks: set[bytes]) -> None:
+def still_there(vault: Vault, chunks: set[bytes]) -> None:
+    """Raise `DamagedError` for a pack that a snapshot leans on and that is missing or that a prune has marked."""
     marked = vault.refresh()
     packs = packs_of(vault, chunks)
     errors = Packs(vault).present(packs)
