@@ -98,14 +98,14 @@ def s3_environment(url: str) -> dict[str, str]:
     }
 
 
-def reserve_port() -> socket.socket:
+def reserve_port(host: str = "127.0.0.1") -> socket.socket:
     """Bind a port of loopback without listening: nobody else is given it, and a server told of it can still listen.
 
     The server must set `SO_REUSEADDR`, as most do.
     """
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.bind(("127.0.0.1", 0))
+    reserved.bind((host, 0))
     return reserved
 
 

@@ -1,0 +1,249 @@
+"""Reading the points of a shard without a server, by Qdrant's own engine on a disposable copy: it writes on opening.
+
+The engine reads payloads, sparse and multiple vectors. Plain vectors, which it would give number by number, are read
+from the files where their layout is known (see `qdrant_dense`), after a comparison of some points with the engine's
+answers; else the engine gives them too.
+"""
+
+import ctypes
+import os
+import shutil
+import struct
+from array import array
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from mmap import MADV_DONTNEED
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from memkeep.engines import qdrant_tar
+from memkeep.engines.qdrant_dense import Shelf
+from memkeep.engines.qdrant_ids import Places, UnknownLayoutError
+from memkeep.errors import StoreError
+
+_BATCH = 512
+_LET_GO = 16  # batches, after which pages that were read need not stay in memory
+_COMPARED = 32  # points
+_decode, _encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
+
+
+class Sparse(NamedTuple):
+    """A sparse vector."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+Vector = bytes | Sparse | tuple[bytes, ...]  # float32, little-endian; several of them for a multivector
+
+
+class Point(NamedTuple):
+    """A point as the server has it."""
+
+    id: int | str
+    payload: dict[str, Any]
+    vectors: dict[str, Vector]  # "" for the unnamed one
+
+
+def installed() -> bool:
+    """Say whether the engine is there."""
+    return find_spec("qdrant_edge") is not None
+
+
+class Shard:
+    """A shard's points, read from its files under `folder`, which stay as they are."""
+
+    def __init__(self, folder: Path, aside: Path, *, plain: bool) -> None:
+        """Copy the files to `aside` and open them; `plain` asks for the fast way. `StoreError` when it can't be."""
+        from qdrant_edge import CountRequest, EdgeShard
+
+        self._aside = aside
+        self._shelf: Shelf | None = None
+        self._places: Places | None = None
+        _copy(folder, aside)
+        with _meant(folder):
+            self._edge: Any = EdgeShard.load(str(aside))
+            self.count: int = self._edge.count(CountRequest(exact=True))
+        if plain:
+            self._look(sorted(one / "files" for one in (folder / "segments").iterdir()))
+
+    @property
+    def plain(self) -> bool:
+        """Say whether plain vectors are read the fast way."""
+        return self._shelf is not None
+
+    def points(self) -> Iterator[list[Point]]:
+        """Yield all points in batches, in the order of their ids. Raises `UnknownLayoutError` and `StoreError`."""
+        from qdrant_edge import ScrollRequest
+
+        offset, number = None, 0
+        while True:
+            with _meant(self._aside):
+                request = ScrollRequest(offset=offset, limit=_BATCH, with_payload=True, with_vector=self._wanted())
+                records, offset = self._edge.scroll(request)
+            yield self._made(records)
+            number += 1
+            if number % _LET_GO == 0:
+                _let_go(self._aside)
+            if offset is None:
+                return
+
+    def some(self, count: int) -> list[int | str]:
+        """Return the ids of some points, spread over all of them."""
+        if self._places is not None:
+            return self._places.some(count)
+        from qdrant_edge import ScrollRequest
+
+        with _meant(self._aside):
+            records, _ = self._edge.scroll(ScrollRequest(limit=count, with_payload=False))
+        return [_id(record) for record in records]
+
+    def retrieve(self, ids: Sequence[int | str]) -> list[Point]:
+        """Return those of the points that are here, as the engine gives them."""
+        with _meant(self._aside):
+            records = self._edge.retrieve(list(ids), with_payload=True, with_vector=True)
+        return [Point(_id(record), record.payload or {}, _vectors(record.vector)) for record in records]
+
+    def close(self) -> None:
+        """Let go of the files and remove the copy."""
+        if self._shelf is not None:
+            self._shelf.close()
+        self._edge.close()
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    def _wanted(self) -> bool | list[str]:
+        """Return the vectors that the engine is asked for."""
+        if self._shelf is None:
+            return True
+        return [name for name in self._names if name not in self._shelf.names]
+
+    def _made(self, records: Sequence[Any]) -> list[Point]:
+        points = [Point(_id(record), record.payload or {}, _vectors(record.vector)) for record in records]
+        if self._shelf is not None and self._places is not None:
+            for point, place in zip(points, self._places.find([point.id for point in points]), strict=True):
+                point.vectors.update(self._shelf.vectors(place))
+        return points
+
+    def _look(self, segments: list[Path]) -> None:
+        """Take the fast way when it gives what the engine gives."""
+        try:
+            shelf, places = Shelf(segments), Places(segments)
+            if not shelf.names or len(places) != self.count or not self._agree(shelf, places):
+                return
+        except (OSError, UnknownLayoutError):
+            return
+        self._shelf, self._places, self._names = shelf, places, _names(segments)
+
+    def _agree(self, shelf: Shelf, places: Places) -> bool:
+        """Say whether files and engine give the same vectors of some points."""
+        asked = places.some(_COMPARED)
+        points = self.retrieve(asked)
+        if len(points) != len(asked):
+            return False
+        for point, place in zip(points, places.find([point.id for point in points]), strict=True):
+            known = {name: vector for name, vector in point.vectors.items() if name in shelf.names}
+            if shelf.vectors(place) != known:
+                return False
+        return True
+
+
+def _names(segments: Sequence[Path]) -> list[str]:
+    """Return the names of all vectors."""
+    found: dict[str, None] = {}
+    for segment in segments:
+        config = _decode((segment / "segment.json").read_bytes())["config"]
+        found.update(dict.fromkeys([*config.get("vector_data", {}), *config.get("sparse_vector_data", {})]))
+    return list(found)
+
+
+def _copy(folder: Path, aside: Path) -> None:
+    """Copy a shard as the engine wants it: its own layout, no indexes of payloads, and nothing in memory."""
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / "segments").mkdir(parents=True)
+    for name in ("shard_config.json", "replica_state.json", "newest_clocks.json"):
+        if (folder / name).is_file():
+            qdrant_tar.copy(folder / name, aside / name)
+    for segment in (folder / "segments").iterdir():
+        for path in sorted((segment / "files").rglob("*")):
+            inside = path.relative_to(segment / "files")
+            target = aside / "segments" / segment.name / inside
+            if path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif inside.parts[0] != "payload_index":
+                target.parent.mkdir(parents=True, exist_ok=True)
+                qdrant_tar.copy(path, target)
+        _frugal(aside / "segments" / segment.name)
+
+
+def _frugal(segment: Path) -> None:
+    """Have the engine read from the files what it would keep in memory."""
+    state = _decode((segment / "segment.json").read_bytes())
+    for vector in state["config"]["vector_data"].values():
+        if vector.get("storage_type") == "InRamChunkedMmap":
+            vector["storage_type"] = "ChunkedMmap"
+        if vector.get("index", {}).get("type") == "hnsw":
+            vector["index"]["options"]["on_disk"] = True
+    for sparse in state["config"].get("sparse_vector_data", {}).values():
+        if sparse["index"].get("index_type") == "ImmutableRam":
+            sparse["index"]["index_type"] = "Mmap"
+    (segment / "segment.json").write_bytes(_encode(state))
+    (segment / "payload_index").mkdir(exist_ok=True)
+    (segment / "payload_index/config.json").write_bytes(b'{"indexed_fields":{}}')
+
+
+def _id(record: Any) -> int | str:
+    return record.id if isinstance(record.id, int) else str(record.id)
+
+
+def _vectors(found: Any) -> dict[str, Vector]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        found = {"": found}
+    return {name: _vector(vector) for name, vector in found.items()}
+
+
+def _vector(found: Any) -> Vector:
+    if not isinstance(found, list):
+        return Sparse(tuple(found.indices), tuple(found.values))
+    if found and isinstance(found[0], list):
+        return tuple(_floats(row) for row in found)
+    return _floats(found)
+
+
+def _floats(numbers: list[float]) -> bytes:
+    packed = array("f", numbers)
+    if struct.pack("=H", 1) != struct.pack("<H", 1):
+        packed.byteswap()
+    return packed.tobytes()
+
+
+class _meant:  # noqa: N801 - reads as a word of the statement
+    """Say as a `StoreError` what the engine says, its panics too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._name = folder.name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None or isinstance(error, StoreError | KeyboardInterrupt | SystemExit | GeneratorExit | OSError):
+            return
+        raise StoreError(f"shard {self._name} cannot be read without its server: {error}") from error
+
+
+def _let_go(folder: Path) -> None:
+    """Take the pages of files under a folder out of this process's memory; they are read again when needed."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return  # another system than Linux: its own paging must do
+    libc = ctypes.CDLL(None, use_errno=True)
+    for line in lines:
+        span, rights, *_ = line.split()
+        if rights.endswith("s") and f"{os.fspath(folder)}/" in line:
+            start, end = (int(one, 16) for one in span.split("-"))
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)

@@ -1,0 +1,103 @@
+"""Recall questions asked of a collection's image: the nearest points to stored vectors, over every point.
+
+The scores are the server's: the dot product for Cosine and Dot, the distance for Euclid and Manhattan. A live server
+gives the same answers, within the rounding of float32, when it is asked with `exact: true`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from memkeep.engines.qdrant_edge import Point
+from memkeep.model import Probe
+from memkeep.records.groups import id_text
+
+QUESTIONS = 4
+ANSWERS = 5
+_KEPT = 32
+_RISING = {"Euclid", "Manhattan"}  # of which the smallest is the best
+
+
+def column(name: str) -> str:
+    """Return the column that a vector is called by."""
+    return f"vector.{name}" if name else "vector"
+
+
+class Asker:
+    """The questions to one collection, and their answers over all points that are handed in."""
+
+    def __init__(self, table: str, metrics: dict[str, str], asked: Sequence[tuple[str, Point]]) -> None:
+        """Begin; `metrics` is the distance of each plain vector, `asked` the vector and the point of each question."""
+        import numpy as np
+
+        self._table = table
+        self._questions = [
+            (name, metrics[name], id_text(point.id), np.frombuffer(vector, "<f4"))
+            for name, point in asked
+            if name in metrics and isinstance(vector := point.vectors.get(name), bytes)
+        ]
+        self._best: list[list[tuple[float, str, Any]]] = [[] for _ in self._questions]
+        self._bounds = [float("inf")] * len(self._questions)
+
+    def add(self, points: Sequence[Point]) -> None:
+        """Take in a batch."""
+        import numpy as np
+
+        blocks: dict[str, tuple[list[str], Any]] = {}
+        for number, (name, metric, _, question) in enumerate(self._questions):
+            if name not in blocks:
+                there = [(id_text(p.id), v) for p in points if isinstance(v := p.vectors.get(name), bytes)]
+                rows = np.frombuffer(b"".join(v for _, v in there), "<f4").reshape(len(there), -1)
+                blocks[name] = [one for one, _ in there], rows
+            names, block = blocks[name]
+            if not names:
+                continue
+            with np.errstate(all="ignore"):
+                costs = _costs(metric, block, question)
+            best = self._best[number]
+            for at in np.flatnonzero(costs < self._bounds[number]).tolist():
+                best.append((float(costs[at]), names[at], block[at].copy()))
+            if len(best) > _KEPT:
+                best.sort(key=lambda item: item[0])
+                del best[_KEPT:]
+                self._bounds[number] = best[-1][0]
+
+    def answers(self, given: tuple[Probe, ...] | None) -> tuple[Probe, ...]:
+        """Return the questions with their answers, worked out again in double precision; all of those given."""
+        import numpy as np
+
+        found = {}
+        for (name, metric, question, asked), best in zip(self._questions, self._best, strict=True):
+            wide = asked.astype(np.float64)
+            exact = [(float(_costs(metric, there[None].astype(np.float64), wide)[0]), one) for _, one, there in best]
+            near = sorted((round(cost, 6), one) for cost, one in exact)[:ANSWERS]
+            sign = 1 if metric in _RISING else -1
+            found[column(name), question] = Probe(
+                kind="vector",
+                table=self._table,
+                column=column(name),
+                question=question,
+                ids=tuple(one for _, one in near),
+                scores=tuple(sign * cost for cost, _ in near),
+            )
+        if given is None:
+            return tuple(probe for probe in found.values() if probe.ids)
+        return tuple(
+            found.get((probe.column, probe.question), _unanswered(probe))
+            for probe in given
+            if probe.table == self._table
+        )
+
+
+def _costs(metric: str, block: Any, question: Any) -> Any:
+    """Return how far each row is, smaller for nearer."""
+    import numpy as np
+
+    if metric == "Euclid":
+        return np.sqrt(np.square(block - question).sum(axis=1))
+    if metric == "Manhattan":
+        return np.abs(block - question).sum(axis=1)
+    return -np.vecdot(block, question)
+
+
+def _unanswered(probe: Probe) -> Probe:
+    return Probe(kind=probe.kind, table=probe.table, column=probe.column, question=probe.question, ids=(), scores=())
