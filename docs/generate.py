@@ -189,6 +189,7 @@ def _type_name(kind: Any) -> str:
     words = {
         "memkeep.config.Size": "size such as `500kB`, `2 MB`, `1GiB`",
         "memkeep.config.Rate": "speed such as `500kB/s`, `2 MB/s`, `1GiB/s`",
+        "memkeep.config.Period": "time such as `30d`, `12h`, `1d12h`",
         "memkeep.model.Role": " | ".join(f"`{role.value}`" for role in Role),
         "tuple[str, ...]": "list of text",
         " | None": "",

@@ -9,6 +9,7 @@ It is TOML at `~/.config/memkeep/config.toml` (the platform's config folder), or
     password_file = "~/.vault-password"  # or password_command = "pass show vault"
     upload_limit = "2 MB/s"              # and download_limit: over all threads of one command
     append_only = true                   # this machine adds snapshots and removes nothing
+    object_lock = "30d"                  # s3:// only: nobody removes what a snapshot needs for so long
     cache_size = "2GB"                   # of packs kept here of a vault that is far; or cache = false
 
     [stores.work]
@@ -68,6 +69,10 @@ Size = NewType("Size", int)
 Rate = NewType("Rate", int)
 """Bytes a second, written like `500kB/s`, `2 MB/s` or `1GiB/s`."""
 
+Period = NewType("Period", timedelta)
+"""A length of time, written like `30d`, `12h` or `1d12h`."""
+
+MOST = timedelta(days=36500)  # what Object Lock takes
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]i?|)B(/s|)")
 _UNITS = {"": 1} | {
     letter + i: base**power for power, letter in enumerate("kMGT", 1) for i, base in (("", 1000), ("i", 1024))
@@ -82,6 +87,8 @@ class VaultSettings(Value):
     password_command: str | None = None
     password_credential: str | None = None
     append_only: bool = False
+    object_lock: Period | None = None
+    object_lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = "GOVERNANCE"
     upload_limit: Rate | None = None
     download_limit: Rate | None = None
     cache: bool = True
@@ -206,6 +213,17 @@ def parse_rate(text: str) -> Rate:
     return Rate(_amount(text, "/s", "a speed: write it like 500kB/s, 2 MB/s or 1GiB/s"))
 
 
+def parse_period(text: str) -> Period:
+    """Return how long `30d` is; `ValueError` for what says no such time, none at all, and more than 100 years."""
+    try:
+        found = period(text, "")
+    except UsageError:
+        found = timedelta(0)
+    if not timedelta(0) < found <= MOST:
+        raise ValueError(f"{text!r} is not a length of time: write it like 30d, 12h or 1d12h")
+    return Period(found)
+
+
 def _amount(text: str, ending: str, what: str) -> int:
     said = _AMOUNT.fullmatch(text.strip())
     amount = round(float(said[1]) * _UNITS[said[2]]) if said is not None and said[3] == ending else 0
@@ -261,7 +279,7 @@ def _value(raw: object, kind: Any, at: str, path: Path) -> Any:
         return {key: _value(value, arguments[1], f"{at}.{key}", path) for key, value in raw.items()}
     if origin is tuple and isinstance(raw, list):
         return tuple(_value(value, arguments[0], f"{at}[{index}]", path) for index, value in enumerate(raw))
-    for amount, parse in ((Size, parse_size), (Rate, parse_rate)):
+    for amount, parse in ((Size, parse_size), (Rate, parse_rate), (Period, parse_period)):
         if kind is amount or amount in arguments:
             try:
                 return parse(raw if isinstance(raw, str) else repr(raw))

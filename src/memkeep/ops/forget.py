@@ -7,17 +7,19 @@ none was.
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from memkeep import clock
 from memkeep.config import Retention
-from memkeep.errors import RefusedError, StoreError
+from memkeep.errors import RefusedError, StorageError, StoreError
 from memkeep.model import Rung, Snapshot
 from memkeep.ops.retention import Candidate, Verdict, judge
 from memkeep.ops.snapshots import rung_of
+from memkeep.storage.base import ObjectMissingError
 from memkeep.vault import format
 from memkeep.vault.vault import Vault
 
@@ -80,6 +82,7 @@ def forget(
         listed = vault.snapshots()
         if names:
             damaged, gone = _named(vault, listed, names)
+            _check_held(vault, [*damaged, *gone])
             candidates = [_candidate(vault, one) for one in listed]
             verdicts = [Verdict(snapshot=one, reasons=() if one.id in gone else ("not named",)) for one in candidates]
             _check_last_good(verdicts, confirm)
@@ -88,6 +91,7 @@ def forget(
             unguarded = frozenset([confirm]) if confirm is not None else frozenset()
             candidates = [_candidate(vault, one) for one in listed]
             verdicts = judge(candidates, retention or Retention(), now=clock.now(), unguarded=unguarded)
+            verdicts = [_unless_held(vault, one) for one in verdicts]
         result = ForgetResult(
             dry_run=dry_run,
             kept=tuple(_kept(one) for one in verdicts if one.reasons),
@@ -165,6 +169,31 @@ def _check_last_good(verdicts: Sequence[Verdict], confirm: str | None) -> None:
             hint=f"memkeep forget {named} --confirm={system}",
             code="last_good",
         )
+
+
+def _unless_held(vault: Vault, verdict: Verdict) -> Verdict:
+    """Keep what no rule keeps as long as the storage holds it: a later run forgets it."""
+    until = None if verdict.reasons else _held_until(vault, verdict.snapshot.id)
+    why = f"held until {until:%Y-%m-%d %H:%M} UTC" if until is not None else ""
+    return msgspec.structs.replace(verdict, reasons=(why,)) if why else verdict
+
+
+def _check_held(vault: Vault, ids: Sequence[str]) -> None:
+    """Refuse to forget what the storage holds, before a seal says that it may go."""
+    for name in ids:
+        until = _held_until(vault, name)
+        if until is not None:
+            message = f"{name[:12]} is held by Object Lock in {vault.storage.url} until {until:%Y-%m-%d %H:%M} UTC"
+            raise StorageError(message, hint=f"memkeep forget {name[:12]}   (after that day)", code="storage_locked")
+
+
+def _held_until(vault: Vault, name: str) -> datetime | None:
+    holding = vault.storage.capabilities.holding
+    until = None
+    if holding is not None:
+        with suppress(ObjectMissingError):
+            until = holding.held_until(format.SNAPSHOTS + name)
+    return until if until is not None and until > clock.now() else None
 
 
 def _kept(verdict: Verdict) -> KeptRow:

@@ -6,12 +6,15 @@ import os
 import random
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
 from memkeep.config import VaultSettings
 from memkeep.errors import RefusedError, UsageError
+from memkeep.ops import run_state
+from memkeep.ops.hold import hold_all
 from memkeep.ops.scratch import scratch
 from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.base import Storage
@@ -65,9 +68,17 @@ def init_vault(
             hint="memkeep init --password-file FILE   (or --no-encryption)",
             code="password_missing",
         )
-    storage = _wrapped(storage_at(url), settings or VaultSettings(url=url))
+    settings = settings or VaultSettings(url=url)
+    storage = _wrapped(storage_at(url), settings)
     _refuse_strangers(storage)
+    holding = storage.capabilities.holding
+    if holding is not None:
+        holding.check()
+        # What is left of an `init` that was cut off must be removable: so it is held once it is a vault.
+        storage = _wrapped(storage_at(url), msgspec.structs.replace(settings, object_lock=None))
     vault, recovery = vaults.create(storage, password if encrypt else None)
+    if holding is not None:
+        hold_all(storage, holding)
     return InitResult(vault=storage.url, id=vault.config.id, encrypted=encrypt, recovery_key=recovery)
 
 
@@ -134,11 +145,26 @@ def cache_folder(url: str, environ: Mapping[str, str] = os.environ) -> Path:
 def _wrapped(storage: Storage, settings: VaultSettings) -> Storage:
     """Put around a storage what the settings ask for.
 
-    The limit is innermost, so that what is sent again counts again. What append-only refuses is not tried at all.
+    The limit is innermost, so that what is sent again counts again. What holds objects is asked again like the rest.
+    What append-only refuses is not tried at all.
     """
     if settings.upload_limit or settings.download_limit:
         storage = LimitedStorage(storage, up=settings.upload_limit, down=settings.download_limit)
+    if settings.object_lock is not None:
+        storage = _locking(storage, settings, settings.object_lock)
     storage = RetryingStorage(storage, random.random)
     if settings.append_only:
         storage = AppendOnlyStorage(storage)
     return storage
+
+
+def _locking(storage: Storage, settings: VaultSettings, period: timedelta) -> Storage:
+    from memkeep.storage.holds import Holds
+    from memkeep.storage.object_lock import LockingStorage
+    from memkeep.storage.object_lock_s3 import S3Locks
+
+    locks = S3Locks(storage.url, os.environ)
+    mode = settings.object_lock_mode
+    name = hashlib.sha256(f"{locks.endpoint} {storage.url} {mode}".encode()).hexdigest()[:16]
+    holds = Holds(run_state.folder() / "holds" / name)
+    return LockingStorage(storage, locks, holds, period=period, mode=mode, free=(format.LEASES, format.MARKS))

@@ -19,7 +19,8 @@ GRACE = timedelta(hours=24)  # longer than any backup takes
 class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a prune did, or in a dry run would do; sizes in bytes.
 
-    `marked_bytes` go with the first prune after `marked_until`. `held` names what the storage did not give up, and why.
+    `marked_bytes` go with the first prune after `marked_until`. `held` names what the storage did not give up, and why;
+    `locked_objects` of those go with a prune after their day.
     """
 
     dry_run: bool
@@ -30,6 +31,7 @@ class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
     marked_until: str | None
     kept_bytes: int
     held: tuple[str, ...]
+    locked_objects: int = 0
 
 
 def prune(
@@ -79,6 +81,7 @@ def prune(
         marked_until=until,
         kept_bytes=sum(size for key, size in there.items() if key not in gone),
         held=tuple(error.message for error in refused),
+        locked_objects=sum(error.code == "storage_locked" for error in refused),
     )
 
 

@@ -1,11 +1,15 @@
 """The contract of a storage: immutable objects under keys. Storages know bytes, not vaults."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from memkeep.errors import StorageError
+
+EVER = datetime.min.replace(tzinfo=UTC)
+"""As a day until which an object must be held: it is enough that it once was."""
 
 _KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}){0,15}")
 
@@ -29,6 +33,31 @@ class Stat(NamedTuple):
     size: int
 
 
+class Holding(Protocol):
+    """What a storage can do that keeps its objects from being removed until a day, by whomever.
+
+    Every object that is put there is held for a period; what a new snapshot needs of older ones is prolonged.
+    """
+
+    period: timedelta
+    """How long an object is held from the day on that it was put."""
+
+    def check(self) -> None:
+        """Raise `StorageError` where objects can't be held, as far as that can be known before one is put."""
+        ...
+
+    def hold(self, wanted: Mapping[str, datetime]) -> None:
+        """Hold objects that are not held until the day given with each for a whole period from now.
+
+        What is not there, and what must stay removable (leases), is passed over. Whoever was cut off calls it again.
+        """
+        ...
+
+    def held_until(self, key: str) -> datetime | None:
+        """Return until when an object is held, None when it is not, or when that can't be known."""
+        ...
+
+
 class Capabilities(NamedTuple):
     """What a storage can promise beyond the contract; a wrapper passes on those of the storage beneath it."""
 
@@ -43,6 +72,9 @@ class Capabilities(NamedTuple):
 
     removes: bool = True
     """Objects may be removed. Where it is known beforehand that none may, nothing is begun that has to."""
+
+    holding: Holding | None = None
+    """Keeps objects from being removed for a while, where the settings ask for it."""
 
 
 class Storage(Protocol):

@@ -29,8 +29,8 @@ class RehearsedStorage:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what the storage beneath promises."""
-        return self.beneath.capabilities
+        """Return what the storage beneath promises, save that nothing is held: it is not put there."""
+        return self.beneath.capabilities._replace(holding=None)
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Count an object."""

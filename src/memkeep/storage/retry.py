@@ -1,11 +1,12 @@
 """A storage that asks again when what lies beneath did not answer."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from memkeep import clock
 from memkeep.errors import StorageUnreachableError
-from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, Storage
+from memkeep.storage.base import Capabilities, Holding, ObjectExistsError, ObjectMissingError, Stat, Storage
 
 TRIES = 7  # of one request, at most
 TOTAL = 120.0  # seconds after its first failure in which a try may begin
@@ -35,7 +36,10 @@ class RetryingStorage:
     @property
     def capabilities(self) -> Capabilities:
         """What the storage beneath can promise."""
-        return self._beneath.capabilities
+        found = self._beneath.capabilities
+        if found.holding is None:
+            return found
+        return found._replace(holding=_RetryingHolding(found.holding, self))
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object; its buffers are kept until it is there."""
@@ -50,19 +54,19 @@ class RetryingStorage:
                     return sum(map(len, buffers))
                 raise
 
-        return self._until_answered(put, unchanged=_UNKNOWN)
+        return self.until_answered(put, unchanged=_UNKNOWN)
 
     def get(self, key: str) -> bytes:
         """Return a whole object."""
-        return self._until_answered(lambda _: self._beneath.get(key))
+        return self.until_answered(lambda _: self._beneath.get(key))
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """Return a piece of an object."""
-        return self._until_answered(lambda _: self._beneath.get_range(key, offset, length))
+        return self.until_answered(lambda _: self._beneath.get_range(key, offset, length))
 
     def stat(self, key: str) -> Stat:
         """Say how large an object is."""
-        return self._until_answered(lambda _: self._beneath.stat(key))
+        return self.until_answered(lambda _: self._beneath.stat(key))
 
     def list(self, prefix: str) -> Iterator[Stat]:
         """Yield objects by prefix; a listing that broke off starts over, and leaves out what was yielded."""
@@ -89,13 +93,13 @@ class RetryingStorage:
                 if not tries:
                     raise
 
-        self._until_answered(delete, unchanged=_UNKNOWN)
+        self.until_answered(delete, unchanged=_UNKNOWN)
 
     def pause_before(self, tries: int) -> float:
         """Return the seconds to wait after so many failures."""
         return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (tries - 1)) * (0.5 + 0.5 * self._chance())
 
-    def _until_answered(self, ask: Callable[[int], T], unchanged: str = "") -> T:
+    def until_answered(self, ask: Callable[[int], T], unchanged: str = "") -> T:
         """Return what `ask` returns; it is given the number of tries before."""
         tries = _Tries(self, unchanged)
         while True:
@@ -114,6 +118,24 @@ class RetryingStorage:
             return self._beneath.get_range(key, start, COMPARED) == whole[start:]
         except ObjectMissingError:
             return False
+
+
+class _RetryingHolding:
+    """Repeats what holds objects: each call may be made again whatever became of it."""
+
+    def __init__(self, beneath: Holding, storage: RetryingStorage) -> None:
+        self._beneath = beneath
+        self._storage = storage
+        self.period = beneath.period
+
+    def check(self) -> None:
+        self._storage.until_answered(lambda _: self._beneath.check())
+
+    def hold(self, wanted: Mapping[str, datetime]) -> None:
+        self._storage.until_answered(lambda _: self._beneath.hold(wanted))
+
+    def held_until(self, key: str) -> datetime | None:
+        return self._storage.until_answered(lambda _: self._beneath.held_until(key))
 
 
 class _Tries:

@@ -1,0 +1,167 @@
+"""A storage whose objects nobody can remove for a while: Object Lock, set and prolonged by memkeep itself."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple, Protocol
+
+from memkeep import clock
+from memkeep.errors import StorageError
+from memkeep.storage.base import EVER, Capabilities, ObjectExistsError, ObjectMissingError, Stat, Storage
+from memkeep.storage.cloud_errors import UNCHANGED
+from memkeep.storage.holds import Holds
+
+Mode = Literal["GOVERNANCE", "COMPLIANCE"]
+AT_ONCE = 8  # requests
+
+
+class Retention(NamedTuple):
+    """How an object is held, and until when."""
+
+    mode: Mode
+    until: datetime
+
+
+class Locks(Protocol):
+    """Where the retention of objects is asked for and set. Errors are those of a storage."""
+
+    def check(self) -> None:
+        """Raise `StorageError` (`object_lock_missing`) where objects can't be held."""
+        ...
+
+    def get(self, key: str) -> Retention | None:
+        """Return the retention of an object: None for none, and when this user may not know it."""
+        ...
+
+    def set(self, key: str, retention: Retention) -> None:
+        """Set the retention of an object; `storage_denied` for one that is weaker than what it has."""
+        ...
+
+
+class LockingStorage:
+    """Holds each object for `period` from when it was put; what begins with one of the prefixes `free` is not held.
+
+    An object is put first and held then, so that a crash in between leaves one that is not: `hold` finds and mends
+    that, and so does a repeated `put_new`. `delete` refuses what is held (`storage_locked`), although a bucket with
+    versions would take it: it would only be hidden.
+    """
+
+    def __init__(
+        self, beneath: Storage, locks: Locks, holds: Holds, *, period: timedelta, mode: Mode, free: tuple[str, ...]
+    ) -> None:
+        self._beneath = beneath
+        self._locks = locks
+        self._holds = holds
+        self._mode: Mode = mode
+        self._free = free
+        self._checked = False
+        self._lock = threading.Lock()
+        self.period = period
+        self.url = beneath.url
+        self.folder = beneath.folder
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the storage beneath can promise, and that this one holds."""
+        return self._beneath.capabilities._replace(holding=self)
+
+    def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
+        """Create an object and hold it."""
+        self.check()
+        if key.startswith(self._free):
+            return self._beneath.put_new(key, data)
+        try:
+            size = self._beneath.put_new(key, data)
+        except ObjectExistsError:
+            # It may be one's own, of a put whose answer was lost, or of a run that was cut off before it was held.
+            self._hold(key, EVER)
+            raise
+        self._retain(key)
+        return size
+
+    def get(self, key: str) -> bytes:
+        """Return a whole object."""
+        return self._beneath.get(key)
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Return a piece of an object."""
+        return self._beneath.get_range(key, offset, length)
+
+    def stat(self, key: str) -> Stat:
+        """Say how large an object is."""
+        return self._beneath.stat(key)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """Yield objects by prefix."""
+        return self._beneath.list(prefix)
+
+    def delete(self, key: str) -> None:
+        """Remove an object that is not held any more."""
+        until = self.held_until(key)
+        if until is not None and until > clock.now():
+            message = (
+                f"could not delete {key} in {self.url}: it is held by Object Lock until {until:%Y-%m-%d %H:%M} UTC"
+            )
+            raise StorageError(
+                message, unchanged=UNCHANGED, hint="memkeep prune   (after that day)", code="storage_locked"
+            )
+        self._beneath.delete(key)
+
+    # -- Holding ------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Ask once whether the place can hold objects; where some are held it can."""
+        with self._lock:
+            if not self._checked and not self._holds.known():
+                self._locks.check()
+            self._checked = True
+
+    def hold(self, wanted: Mapping[str, datetime]) -> None:
+        """Prolong what is not held for long enough, several at a time; ask only for what is not known here."""
+        self.check()
+        known = self._holds.known()
+        due = {key: least for key, least in wanted.items() if key not in known or known[key] < least}
+        due = {key: least for key, least in due.items() if not key.startswith(self._free)}
+        if due:
+            with ThreadPoolExecutor(AT_ONCE, "memkeep-hold") as pool:
+                for _ in pool.map(self._hold, due.keys(), due.values()):
+                    pass
+
+    def held_until(self, key: str) -> datetime | None:
+        """Ask until when an object is held; where that may not be known, what is known here counts."""
+        if key.startswith(self._free):
+            return None
+        found = self._locks.get(key)
+        return found.until if found is not None else self._holds.known().get(key)
+
+    def _hold(self, key: str, least: datetime) -> None:
+        try:
+            if key not in self._holds.known():
+                found = self._locks.get(key)
+                if found is not None and found.until >= least and self._is_as_strong(found):
+                    self._holds.note(key, found.until)
+                    return
+            self._retain(key)
+        except ObjectMissingError:
+            return
+
+    def _retain(self, key: str) -> None:
+        until = (clock.now() + self.period).replace(microsecond=0)
+        try:
+            self._locks.set(key, Retention(self._mode, until))
+        except StorageError as error:
+            # A retention can't be made shorter or weaker: so where the bucket's default, or another machine, has set
+            # a longer or stricter one, that one stays, and is prolonged as what it is.
+            found = self._locks.get(key) if error.code == "storage_denied" else None
+            if found is None or not self._is_as_strong(found):
+                raise
+            if found.until < until:
+                if found.mode == self._mode:
+                    raise
+                self._locks.set(key, Retention(found.mode, until))
+            until = max(until, found.until)
+        self._holds.note(key, until)
+
+    def _is_as_strong(self, found: Retention) -> bool:
+        return found.mode in {self._mode, "COMPLIANCE"}
