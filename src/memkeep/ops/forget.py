@@ -7,7 +7,7 @@ none was.
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 
@@ -15,11 +15,11 @@ import msgspec
 
 from memkeep import clock
 from memkeep.config import Retention
-from memkeep.errors import RefusedError, StorageError, StoreError
+from memkeep.errors import RefusedError, StoreError
 from memkeep.model import Rung, Snapshot
+from memkeep.ops.hold import held_until
 from memkeep.ops.retention import Candidate, Verdict, judge
 from memkeep.ops.snapshots import rung_of
-from memkeep.storage.base import ObjectMissingError
 from memkeep.vault import format
 from memkeep.vault.vault import Vault
 
@@ -40,7 +40,10 @@ class KeptRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ForgottenRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot that goes. Of one whose manifest is `damaged` or lost only the id is known."""
+    """A snapshot that goes. Of one whose manifest is `damaged` or lost only the id is known.
+
+    Of one that is `locked_until` a day the storage keeps the bytes so long: Object Lock.
+    """
 
     snapshot: str
     damaged: bool = False
@@ -50,6 +53,7 @@ class ForgottenRow(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
     tag: str | None = None
     rung: Rung = Rung.NONE
+    locked_until: str | None = None
 
 
 class ForgetResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +86,6 @@ def forget(
         listed = vault.snapshots()
         if names:
             damaged, gone = _named(vault, listed, names)
-            _check_held(vault, [*damaged, *gone])
             candidates = [_candidate(vault, one) for one in listed]
             verdicts = [Verdict(snapshot=one, reasons=() if one.id in gone else ("not named",)) for one in candidates]
             _check_last_good(verdicts, confirm)
@@ -91,7 +94,6 @@ def forget(
             unguarded = frozenset([confirm]) if confirm is not None else frozenset()
             candidates = [_candidate(vault, one) for one in listed]
             verdicts = judge(candidates, retention or Retention(), now=clock.now(), unguarded=unguarded)
-            verdicts = [_unless_held(vault, one) for one in verdicts]
         result = ForgetResult(
             dry_run=dry_run,
             kept=tuple(_kept(one) for one in verdicts if one.reasons),
@@ -100,9 +102,10 @@ def forget(
                 *(_forgotten(one.snapshot) for one in verdicts if not one.reasons),
             ),
         )
-        if not dry_run and result.forgotten:
+        keys = [format.SNAPSHOTS + one.snapshot for one in result.forgotten]
+        result = _with_days(result, held_until(vault, keys))
+        if not dry_run and keys:
             lease.check()
-            keys = [format.SNAPSHOTS + one.snapshot for one in result.forgotten]
             refused = vault.remove(keys)
             vault.damaged = [error for error in vault.damaged if error.obj not in keys]
             if refused:
@@ -171,37 +174,20 @@ def _check_last_good(verdicts: Sequence[Verdict], confirm: str | None) -> None:
         )
 
 
-def _unless_held(vault: Vault, verdict: Verdict) -> Verdict:
-    """Keep what no rule keeps as long as the storage holds it: a later run forgets it."""
-    until = None if verdict.reasons else _held_until(vault, verdict.snapshot.id)
-    why = f"held until {until:%Y-%m-%d %H:%M} UTC" if until is not None else ""
-    return msgspec.structs.replace(verdict, reasons=(why,)) if why else verdict
-
-
-def _check_held(vault: Vault, ids: Sequence[str]) -> None:
-    """Refuse to forget what the storage holds, before a seal says that it may go."""
-    for name in ids:
-        until = _held_until(vault, name)
-        if until is not None:
-            message = f"{name[:12]} is held by Object Lock in {vault.storage.url} until {until:%Y-%m-%d %H:%M} UTC"
-            raise StorageError(message, hint=f"memkeep forget {name[:12]}   (after that day)", code="storage_locked")
-
-
-def _held_until(vault: Vault, name: str) -> datetime | None:
-    holding = vault.storage.capabilities.holding
-    until = None
-    if holding is not None:
-        with suppress(ObjectMissingError):
-            until = holding.held_until(format.SNAPSHOTS + name)
-    return until if until is not None and until > clock.now() else None
-
-
 def _kept(verdict: Verdict) -> KeptRow:
     return KeptRow(**_shown(verdict.snapshot), reasons=verdict.reasons)
 
 
 def _forgotten(one: Candidate) -> ForgottenRow:
     return ForgottenRow(**_shown(one))
+
+
+def _with_days(result: ForgetResult, days: dict[str, datetime]) -> ForgetResult:
+    rows = []
+    for row in result.forgotten:
+        day = days.get(format.SNAPSHOTS + row.snapshot)
+        rows.append(msgspec.structs.replace(row, locked_until=day.isoformat() if day is not None else None))
+    return msgspec.structs.replace(result, forgotten=tuple(rows))
 
 
 def _shown(one: Candidate) -> dict[str, Any]:

@@ -1,31 +1,44 @@
-"""Hold what a snapshot needs for as long as the snapshot itself, where the storage can."""
+"""Hold what the snapshots of a vault need, where the storage can keep it from being removed."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
 
 from memkeep import clock
-from memkeep.ops.prove import packs_of
-from memkeep.storage.base import EVER, Holding, Storage
+from memkeep.storage.base import ObjectMissingError
 from memkeep.vault import format
 from memkeep.vault.vault import Vault
 
 SLACK = 1 / 3  # of the period: what is held for longer than the rest of it is not prolonged, so that few are each day
 
 
-def hold(vault: Vault, chunks: set[bytes]) -> None:
-    """Hold all that a snapshot about to be committed leans on, by the chunks that it names; call it before the commit.
+def hold(vault: Vault) -> None:
+    """Hold all that is in a vault but what a prune has marked; call it before a snapshot is committed.
 
-    So who sees a manifest that is held knows that all beneath is. What a backup put that was cut off before it was
-    held, its manifest among it, is held now. Raises `StorageError` when the storage refuses.
+    So who sees a new manifest knows that all beneath it is held, and older snapshots are held as long as they are
+    listed. What a run left that was cut off before it was held, is held now. Raises `StorageError` when the storage
+    refuses.
     """
     holding = vault.storage.capabilities.holding
     if holding is None:
         return
-    least = clock.now() + holding.period * (1 - SLACK)
-    packs = packs_of(vault, chunks)
-    segments = [key for key, described in vault.index.segments.items() if not set(packs).isdisjoint(described)]
-    small = [stat.key for prefix in (format.KEYS, format.SEALS) for stat in vault.storage.list(prefix)]
-    manifests = [stat.key for stat in vault.storage.list(format.SNAPSHOTS)]
-    holding.hold(dict.fromkeys(manifests, EVER) | dict.fromkeys([format.CONFIG, *small, *segments, *packs], least))
+    going = {key for mark in vault.marks().values() for key in mark.objects}
+    listed = [
+        stat.key for prefix in (format.KEYS, format.SEALS, format.SNAPSHOTS) for stat in vault.storage.list(prefix)
+    ]
+    stays = {format.CONFIG, *listed, *vault.index.segments, *vault.index.packs} - going
+    holding.hold(stays, clock.now() + holding.period * (1 - SLACK))
 
 
-def hold_all(storage: Storage, holding: Holding) -> None:
-    """Hold everything that is in a storage: so for a new vault."""
-    holding.hold(dict.fromkeys((stat.key for stat in storage.list("")), clock.now() + holding.period * (1 - SLACK)))
+def held_until(vault: Vault, keys: Iterable[str]) -> dict[str, datetime]:
+    """Return those of some objects that are held now, and until when: removed, they only seem to be gone."""
+    holding = vault.storage.capabilities.holding
+    found: dict[str, datetime] = {}
+    if holding is None:
+        return found
+    for key in keys:
+        with suppress(ObjectMissingError):
+            until = holding.held_until(key)
+            if until is not None and until > clock.now():
+                found[key] = until
+    return found

@@ -14,7 +14,7 @@ import msgspec
 from memkeep.config import VaultSettings
 from memkeep.errors import RefusedError, UsageError
 from memkeep.ops import run_state
-from memkeep.ops.hold import hold_all
+from memkeep.ops.hold import hold
 from memkeep.ops.scratch import scratch
 from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.base import Storage
@@ -73,12 +73,15 @@ def init_vault(
     _refuse_strangers(storage)
     holding = storage.capabilities.holding
     if holding is not None:
-        holding.check()
-        # What is left of an `init` that was cut off must be removable: so it is held once it is a vault.
-        storage = _wrapped(storage_at(url), msgspec.structs.replace(settings, object_lock=None))
-    vault, recovery = vaults.create(storage, password if encrypt else None)
-    if holding is not None:
-        hold_all(storage, holding)
+        holding.begin()
+    # What is left of an `init` that was cut off must be removable: so it is held once it is a vault.
+    loose = (
+        _wrapped(storage_at(url), msgspec.structs.replace(settings, object_lock=None))
+        if holding is not None
+        else storage
+    )
+    vault, recovery = vaults.create(loose, password if encrypt else None)
+    hold(Vault(storage, vault.config, vault.keys))
     return InitResult(vault=storage.url, id=vault.config.id, encrypted=encrypt, recovery_key=recovery)
 
 

@@ -56,8 +56,8 @@ def status_of_failed(failed: Iterable[FailedStore]) -> int:
 
 
 def status_of_prune(result: PruneResult) -> int:
-    """Return the exit status of a prune: what the storage did not give up is a problem, unless it only has to wait."""
-    return PROBLEMS if len(result.held) > result.locked_objects else 0
+    """Return the exit status of a prune: what the storage did not give up is a problem."""
+    return PROBLEMS if result.held else 0
 
 
 def status_of_verify(report: VerifyReport, rung: Rung) -> int:

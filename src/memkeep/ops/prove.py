@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from memkeep.errors import DamagedError
 from memkeep.events import Events
 from memkeep.model import PartImage, PartSummary, Snapshot
+from memkeep.ops.hold import hold
 from memkeep.storage.base import ObjectMissingError, Storage
 from memkeep.storage.cache import origin
 from memkeep.vault import format
@@ -139,6 +140,7 @@ def commit(vault: Vault, writer: Writer, snapshot: Snapshot, chunks: set[bytes])
     is there: either the prune has seen it, or the lease is gone; then what it leans on is looked for once more.
     """
     still_there(vault, chunks)
+    hold(vault)
     made = writer.commit(snapshot, *vault.next_seal())
     if not writer.kept():
         try:

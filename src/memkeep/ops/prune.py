@@ -7,6 +7,7 @@ import msgspec
 from memkeep import clock
 from memkeep.errors import DamagedError, StorageError
 from memkeep.events import SILENT, Events
+from memkeep.ops.hold import held_until
 from memkeep.ops.prove import chunks_of
 from memkeep.vault import format
 from memkeep.vault import prune as pruning
@@ -19,8 +20,8 @@ GRACE = timedelta(hours=24)  # longer than any backup takes
 class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a prune did, or in a dry run would do; sizes in bytes.
 
-    `marked_bytes` go with the first prune after `marked_until`. `held` names what the storage did not give up, and why;
-    `locked_objects` of those go with a prune after their day.
+    `marked_bytes` go with the first prune after `marked_until`. `held` names what the storage did not give up, and why.
+    Of what was removed, `locked_bytes` are hidden only, and take space until `locked_until` at most: Object Lock.
     """
 
     dry_run: bool
@@ -30,8 +31,10 @@ class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
     marked_bytes: int
     marked_until: str | None
     kept_bytes: int
+    locked_bytes: int
+    locked_objects: int
+    locked_until: str | None
     held: tuple[str, ...]
-    locked_objects: int = 0
 
 
 def prune(
@@ -56,6 +59,7 @@ def prune(
         marks = pruning.due(vault, held)
         # Listed again after the marks: who committed without having seen them is among these now.
         due = pruning.condemned_by(vault, marks, _needed(vault, known))
+        locked = held_until(vault, due.objects | (found.objects if dry_run and not grace else {}))
         refused: list[StorageError] = []
         if not dry_run:
             events.step("removing", sum(due.objects.values()))
@@ -72,6 +76,7 @@ def prune(
             until = (clock.now() + grace).isoformat() if found.objects else until
         else:
             gone |= found.objects
+    locked = {key: day for key, day in locked.items() if key in gone}
     return PruneResult(
         dry_run=dry_run,
         removed_bytes=sum(gone.values()),
@@ -80,8 +85,10 @@ def prune(
         marked_bytes=sum(there.get(key, 0) for key in marked),
         marked_until=until,
         kept_bytes=sum(size for key, size in there.items() if key not in gone),
+        locked_bytes=sum(gone[key] for key in locked),
+        locked_objects=len(locked),
+        locked_until=max(locked.values()).isoformat() if locked else None,
         held=tuple(error.message for error in refused),
-        locked_objects=sum(error.code == "storage_locked" for error in refused),
     )
 
 

@@ -201,7 +201,8 @@ def _forget(work: Work, _: str | None) -> Done:
 def _prune(work: Work, _: str | None) -> Done:
     result = prune(work.vault, events=work.events)
     held = f", {len(result.held)} objects held" if result.held else ""
-    return Done(result, status_of_prune(result), f"{result.removed_bytes} bytes removed{held}")
+    locked = f" ({result.locked_bytes} locked until {result.locked_until})" if result.locked_until else ""
+    return Done(result, status_of_prune(result), f"{result.removed_bytes} bytes removed{locked}{held}")
 
 
 def _copy(work: Work, to: str | None) -> Done:

@@ -1,15 +1,12 @@
 """The contract of a storage: immutable objects under keys. Storages know bytes, not vaults."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from memkeep.errors import StorageError
-
-EVER = datetime.min.replace(tzinfo=UTC)
-"""As a day until which an object must be held: it is enough that it once was."""
 
 _KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}){0,15}")
 
@@ -34,20 +31,20 @@ class Stat(NamedTuple):
 
 
 class Holding(Protocol):
-    """What a storage can do that keeps its objects from being removed until a day, by whomever.
+    """What a storage can do that keeps the bytes of its objects until a day, whoever deletes them.
 
-    Every object that is put there is held for a period; what a new snapshot needs of older ones is prolonged.
+    Every object that is put there is held for a period, which can be prolonged. Deleting one that is held hides it.
     """
 
     period: timedelta
     """How long an object is held from the day on that it was put."""
 
-    def check(self) -> None:
-        """Raise `StorageError` where objects can't be held, as far as that can be known before one is put."""
+    def begin(self) -> None:
+        """Forget what was known of the place; `StorageError` where it can't hold, as far as that can be told."""
         ...
 
-    def hold(self, wanted: Mapping[str, datetime]) -> None:
-        """Hold objects that are not held until the day given with each for a whole period from now.
+    def hold(self, keys: Collection[str], least: datetime) -> None:
+        """Hold those objects for a whole period from now that are not held until the day `least`.
 
         What is not there, and what must stay removable (leases), is passed over. Whoever was cut off calls it again.
         """

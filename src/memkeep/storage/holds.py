@@ -37,6 +37,13 @@ class Holds:
             self._read()[key] = until
             self._append({key: until}.items())
 
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._known = {}
+            with suppress(OSError):
+                self._path.unlink()
+
     def _read(self) -> dict[str, datetime]:
         if self._known is None:
             self._known = {}

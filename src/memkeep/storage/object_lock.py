@@ -1,15 +1,15 @@
-"""A storage whose objects nobody can remove for a while: Object Lock, set and prolonged by memkeep itself."""
+"""A storage whose bytes nobody can remove for a while: Object Lock, set and prolonged by memkeep itself."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from itertools import repeat
 from typing import Literal, NamedTuple, Protocol
 
 from memkeep import clock
 from memkeep.errors import StorageError
-from memkeep.storage.base import EVER, Capabilities, ObjectExistsError, ObjectMissingError, Stat, Storage
-from memkeep.storage.cloud_errors import UNCHANGED
+from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, Storage
 from memkeep.storage.holds import Holds
 
 Mode = Literal["GOVERNANCE", "COMPLIANCE"]
@@ -43,8 +43,8 @@ class LockingStorage:
     """Holds each object for `period` from when it was put; what begins with one of the prefixes `free` is not held.
 
     An object is put first and held then, so that a crash in between leaves one that is not: `hold` finds and mends
-    that, and so does a repeated `put_new`. `delete` refuses what is held (`storage_locked`), although a bucket with
-    versions would take it: it would only be hidden.
+    that, and so does a repeated `put_new`. A bucket with Object Lock has versions: what is deleted is hidden under a
+    marker, and its bytes are there until its day.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class LockingStorage:
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object and hold it."""
-        self.check()
+        self._check()
         if key.startswith(self._free):
             return self._beneath.put_new(key, data)
         try:
             size = self._beneath.put_new(key, data)
         except ObjectExistsError:
             # It may be one's own, of a put whose answer was lost, or of a run that was cut off before it was held.
-            self._hold(key, EVER)
+            self._hold(key, clock.now())
             raise
         self._retain(key)
         return size
@@ -97,43 +97,43 @@ class LockingStorage:
         return self._beneath.list(prefix)
 
     def delete(self, key: str) -> None:
-        """Remove an object that is not held any more."""
-        until = self.held_until(key)
-        if until is not None and until > clock.now():
-            message = (
-                f"could not delete {key} in {self.url}: it is held by Object Lock until {until:%Y-%m-%d %H:%M} UTC"
-            )
-            raise StorageError(
-                message, unchanged=UNCHANGED, hint="memkeep prune   (after that day)", code="storage_locked"
-            )
+        """Remove an object, or hide it as long as it is held."""
         self._beneath.delete(key)
 
     # -- Holding ------------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def begin(self) -> None:
+        """Ask whether the place can hold objects, whatever an earlier vault there left known here."""
+        self._holds.clear()
+        self._check()
+
+    def hold(self, keys: Collection[str], least: datetime) -> None:
+        """Prolong what is not held for long enough, several at a time; ask only for what is not known here."""
+        self._check()
+        known = self._holds.known()
+        due = [key for key in keys if key not in known or known[key] < least]
+        due = [key for key in due if not key.startswith(self._free)]
+        if due:
+            with ThreadPoolExecutor(AT_ONCE, "memkeep-hold") as pool:
+                for _ in pool.map(self._hold, due, repeat(least)):
+                    pass
+
+    def held_until(self, key: str) -> datetime | None:
+        """Return until when an object is held; ask where it is not known here to be held now."""
+        if key.startswith(self._free):
+            return None
+        until = self._holds.known().get(key)
+        if until is not None and until > clock.now():
+            return until
+        found = self._locks.get(key)
+        return found.until if found is not None else None
+
+    def _check(self) -> None:
         """Ask once whether the place can hold objects; where some are held it can."""
         with self._lock:
             if not self._checked and not self._holds.known():
                 self._locks.check()
             self._checked = True
-
-    def hold(self, wanted: Mapping[str, datetime]) -> None:
-        """Prolong what is not held for long enough, several at a time; ask only for what is not known here."""
-        self.check()
-        known = self._holds.known()
-        due = {key: least for key, least in wanted.items() if key not in known or known[key] < least}
-        due = {key: least for key, least in due.items() if not key.startswith(self._free)}
-        if due:
-            with ThreadPoolExecutor(AT_ONCE, "memkeep-hold") as pool:
-                for _ in pool.map(self._hold, due.keys(), due.values()):
-                    pass
-
-    def held_until(self, key: str) -> datetime | None:
-        """Ask until when an object is held; where that may not be known, what is known here counts."""
-        if key.startswith(self._free):
-            return None
-        found = self._locks.get(key)
-        return found.until if found is not None else self._holds.known().get(key)
 
     def _hold(self, key: str, least: datetime) -> None:
         try:

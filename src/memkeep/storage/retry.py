@@ -1,6 +1,6 @@
 """A storage that asks again when what lies beneath did not answer."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -128,11 +128,11 @@ class _RetryingHolding:
         self._storage = storage
         self.period = beneath.period
 
-    def check(self) -> None:
-        self._storage.until_answered(lambda _: self._beneath.check())
+    def begin(self) -> None:
+        self._storage.until_answered(lambda _: self._beneath.begin())
 
-    def hold(self, wanted: Mapping[str, datetime]) -> None:
-        self._storage.until_answered(lambda _: self._beneath.hold(wanted))
+    def hold(self, keys: Collection[str], least: datetime) -> None:
+        self._storage.until_answered(lambda _: self._beneath.hold(keys, least))
 
     def held_until(self, key: str) -> datetime | None:
         return self._storage.until_answered(lambda _: self._beneath.held_until(key))

@@ -90,6 +90,9 @@ def _render(out: Printer, result: "ForgetResult", *, named: bool) -> None:
         out.advice("Nothing was changed: this was a dry run.")
         return
     out.advice(f"Forgot {many}, kept {len(result.kept)}.")
+    days = [one.locked_until for one in result.forgotten if one.locked_until]
+    if days:
+        out.line(f"Object Lock holds {len(days)} of them until {moment(max(days))}: hidden, and still there.")
     if result.forgotten:
         out.next("memkeep prune")
 

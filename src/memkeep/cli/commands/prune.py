@@ -46,6 +46,9 @@ def _render(out: Printer, result: "PruneResult") -> None:
         out.line(
             f"{size(result.marked_bytes)} are marked: they go with the first prune after {moment(result.marked_until)}."
         )
+    if result.locked_until:
+        many = f"{size(result.locked_bytes)} in {count(result.locked_objects, 'object')}"
+        out.line(f"Object Lock holds {many} of that until {moment(result.locked_until)}: hidden, and still there.")
     for message in result.held:
         out.line("  held: ", message)
     out.advice(f"The vault {'would have' if result.dry_run else 'has'} {size(result.kept_bytes)}.")
