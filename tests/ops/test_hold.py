@@ -69,12 +69,21 @@ class Asked(list[tuple[str, str]]):
     """Requests about retention, in order: what and key."""
 
 
+@pytest.fixture(scope="module")
+def session() -> Any:
+    """Return one session for all tests: each new one reads megabytes of what services there are."""
+    import boto3
+
+    return boto3.Session()
+
+
 @pytest.fixture(autouse=True)
-def now(monkeypatch: pytest.MonkeyPatch) -> "Callable[[timedelta], None]":
+def now(monkeypatch: pytest.MonkeyPatch, session: Any) -> "Callable[[timedelta], None]":
     """Return `pass_time(span)`; time stands still else."""
     moment = [datetime.now(UTC).replace(microsecond=0)]
     monkeypatch.setattr(clock, "now", lambda: moment[0])
     monkeypatch.setattr(clock, "pause", lambda _: None)
+    monkeypatch.setattr("boto3.Session", lambda: session)
     monkeypatch.setattr("memkeep.vault.crypto.ARGON", {"memory_kib": 1024, "iterations": 1, "lanes": 1})
 
     def pass_time(span: timedelta) -> None:
