@@ -6,7 +6,6 @@ from datetime import datetime
 
 from memkeep import clock
 from memkeep.storage.base import ObjectMissingError
-from memkeep.vault import format
 from memkeep.vault.vault import Vault
 
 SLACK = 1 / 3  # of the period: what is held for longer than the rest of it is not prolonged, so that few are each day
@@ -23,10 +22,7 @@ def hold(vault: Vault) -> None:
     if holding is None:
         return
     going = {key for mark in vault.marks().values() for key in mark.objects}
-    listed = [
-        stat.key for prefix in (format.KEYS, format.SEALS, format.SNAPSHOTS) for stat in vault.storage.list(prefix)
-    ]
-    stays = {format.CONFIG, *listed, *vault.index.segments, *vault.index.packs} - going
+    stays = {stat.key for stat in vault.storage.list("")} - going
     holding.hold(stays, clock.now() + holding.period * (1 - SLACK))
 
 

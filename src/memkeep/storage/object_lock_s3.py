@@ -4,12 +4,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC
-from http import HTTPStatus
 from typing import Any
 
 from memkeep.errors import StorageError, UnsupportedError, UsageError
 from memkeep.storage import aws
-from memkeep.storage.base import ObjectMissingError
 from memkeep.storage.cloud import parse
 from memkeep.storage.cloud_errors import Place, Trouble, failure
 from memkeep.storage.object_lock import AT_ONCE, Retention
@@ -108,8 +106,6 @@ class S3Locks:
             said = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = said.get("Code", "")
-            if status == HTTPStatus.METHOD_NOT_ALLOWED:
-                raise ObjectMissingError(f"{key} is hidden in the vault") from error  # under a marker of its deletion
             if code in _NO_LOCK and (verb == "read" or "Lock" in said.get("Message", "")):
                 raise _missing(self._place) from error
             words = " ".join(str(word) for word in (status, code, said.get("Message", "")) if word)
