@@ -8,7 +8,7 @@ A slot only wraps the master key, which never changes: see the threat model for 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import msgspec
@@ -22,10 +22,10 @@ from memkeep.errors import (
     UnsupportedError,
     UsageError,
 )
-from memkeep.storage.base import Stat
+from memkeep.storage.base import ObjectMissingError, Stat
 from memkeep.vault import crypto, format
 from memkeep.vault.crypto import Slot
-from memkeep.vault.vault import Vault, read_slot, remove_all
+from memkeep.vault.vault import Vault, put_slot, read_slot, remove_all
 
 SHORT = 12
 MAX_LABEL = 60
@@ -141,14 +141,8 @@ def _password(vault: Vault, new: str, label: str) -> Slot:
 
 
 def _put(vault: Vault, slot: Slot, secret: str) -> str:
-    """Store a slot, and prove by what was stored that the secret opens it; return its id."""
-    data = msgspec.json.encode(slot)
-    key = format.KEYS + format.digest_of(data)
-    vault.storage.put_new(key, [data])
-    stored = read_slot(vault.storage, Stat(key, len(data)))
-    if crypto.unwrap(stored, secret, vault.config.id) != vault.keys.master:
-        raise DamagedError(f"{key} does not open the vault: it is not what was written", obj=key)
-    return key.removeprefix(format.KEYS)
+    """Store a slot that the secret opens; return its id."""
+    return put_slot(vault.storage, slot, secret, vault.keys.master, vault.config.id).removeprefix(format.KEYS)
 
 
 def _seal(vault: Vault, going: Sequence[str]) -> tuple[str, ...]:
@@ -166,8 +160,15 @@ def _seal(vault: Vault, going: Sequence[str]) -> tuple[str, ...]:
 
 
 def _used_password(vault: Vault, secret: str, instead: str) -> list[SlotRow]:
-    """Return the password slots that a secret opens; `RefusedError` when it is the recovery key."""
-    used = [one for one in _yours(_rows(vault, secret)) if one.kind == "password"]
+    """Return the password slots that a secret opens; `RefusedError` when it is the recovery key, or no key now."""
+    yours = _yours(_rows(vault, secret))
+    if not yours:
+        raise RefusedError(
+            "this password opens the vault no more: a change of keys that was cut short is finished now",
+            hint="memkeep key list   (with the new password)",
+            code="password_revoked",
+        )
+    used = [one for one in yours if one.kind == "password"]
     if not used:
         raise RefusedError(
             "the vault was opened with its recovery key; this needs a password",
@@ -184,7 +185,10 @@ def _yours(rows: Iterable[SlotRow]) -> list[SlotRow]:
 def _rows(vault: Vault, secret: str | None) -> Iterator[SlotRow]:
     """Yield the key slots, oldest first; `secret` says which are `yours`."""
     forgotten = _forgotten(vault)
-    found = [_row(vault, stat, secret, revoked=stat.key in forgotten) for stat in vault.storage.list(format.KEYS)]
+    found = []
+    for stat in vault.storage.list(format.KEYS):
+        with suppress(ObjectMissingError):  # listed and then revoked
+            found.append(_row(vault, stat, secret, revoked=stat.key in forgotten))
     yield from sorted(found, key=lambda row: (row.created or "", row.id))
 
 

@@ -21,6 +21,7 @@ from memkeep.errors import (
 )
 from memkeep.model import BEFORE_RESTORE, PartImage, PartSummary, Recipe, Snapshot
 from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, Storage
+from memkeep.storage.cache import origin
 from memkeep.vault import codec, crypto
 from memkeep.vault import format as layout
 from memkeep.vault.crypto import Keys, Slot
@@ -159,11 +160,16 @@ class Vault:
         """Return the snapshot that `latest` or a unique prefix of an id names.
 
         What a restore has kept of the store as it was is not the latest: whoever restores again means what was good.
+        Raises `DamagedError` when the latest one's manifest can't be read: an older one must not pass for it.
         """
         listed = self.snapshots()
         if name == "latest":
-            if listed:
-                return next((one for one in reversed(listed) if one.tag != BEFORE_RESTORE), listed[-1])
+            latest = next(
+                (one for one in reversed(listed) if one.tag != BEFORE_RESTORE), listed[-1] if listed else None
+            )
+            self._refuse_older(latest)
+            if latest is not None:
+                return latest
             message = "the vault has no snapshot yet"
             raise StoreError(message, code="no_snapshot", hint="memkeep backup")
         fitting = [snapshot for snapshot in listed if snapshot.id.startswith(name.lower())]
@@ -174,6 +180,21 @@ class Vault:
                 raise error
         message = f"{name} names {len(fitting)} snapshots" if fitting else f"no snapshot is called {name}"
         raise StoreError(message, code="no_snapshot", hint="memkeep snapshots")
+
+    def _refuse_older(self, than: Snapshot | None) -> None:
+        """Raise `DamagedError` when a manifest that can't be read may be newer than a snapshot, by the log."""
+        damaged = [error for error in self.damaged if error.obj.startswith(layout.SNAPSHOTS)]
+        if not damaged:
+            return
+        when: dict[str, int] = {}  # number of the first seal that names a manifest
+        for key, seal in self.log()[0].items():
+            for name in seal.snapshots:
+                when[name] = min(when.get(name, seal_number(key)), seal_number(key))
+        latest = when.get(layout.SNAPSHOTS + than.id, 0) if than is not None else 0
+        for error in damaged:
+            if error.obj not in when or when[error.obj] >= latest:
+                message = f"{error.message}; it may be the latest snapshot"
+                raise DamagedError(message, obj=error.obj, hint="memkeep snapshots   (and name the one that you want)")
 
     def latest_of(self, system: str, path: str) -> Snapshot | None:
         """Return the newest snapshot of a store."""
@@ -342,9 +363,8 @@ def _create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
     if password is not None:
         master = crypto.new_master()
         slot, recovery = crypto.recovery_slot(master, vault_id, created)
-        for one in (crypto.password_slot(master, password, vault_id, created), slot):
-            wrapped = msgspec.json.encode(one)
-            storage.put_new(layout.KEYS + layout.digest_of(wrapped), [wrapped])
+        put_slot(storage, crypto.password_slot(master, password, vault_id, created), password, master, vault_id)
+        put_slot(storage, slot, recovery, master, vault_id)
     data = layout.encode_config(layout.Config(id=vault_id, created=created, encrypted=master is not None))
     config = layout.decode_config(data)
     vault = Vault(storage, config, Keys(master, vault_id))
@@ -353,7 +373,21 @@ def _create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
         storage.put_new(layout.CONFIG, [data])
     except ObjectExistsError as error:
         raise _taken(storage) from error
+    if storage.get(layout.CONFIG) != data:
+        storage.delete(layout.CONFIG)  # or the next `init` would take it for a vault
+        raise DamagedError("the storage gives back another config than was written", obj=layout.CONFIG)
     return vault, recovery
+
+
+def put_slot(storage: Storage, slot: Slot, secret: str, master: bytes, vault_id: str) -> str:
+    """Store a key slot, and prove by what was stored that the secret opens it; return its key."""
+    data = msgspec.json.encode(slot)
+    key = layout.KEYS + layout.digest_of(data)
+    storage.put_new(key, [data])
+    stored = read_slot(origin(storage), Stat(key, len(data)))
+    if crypto.unwrap(stored, secret, vault_id) != master:
+        raise DamagedError(f"{key} does not open the vault: it is not what was written", obj=key)
+    return key
 
 
 def exists(storage: Storage) -> bool:
@@ -403,7 +437,7 @@ def read_slots(storage: Storage) -> tuple[list[Slot], list[DamagedError]]:
     """
     slots, damaged = [], []
     for stat in sorted(storage.list(layout.KEYS)):
-        with suppress(UnsupportedError):
+        with suppress(UnsupportedError, ObjectMissingError):  # the latter: listed and then revoked
             try:
                 slots.append(read_slot(storage, stat))
             except DamagedError as error:
