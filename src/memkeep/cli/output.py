@@ -181,19 +181,21 @@ def number(value: int | None) -> str:
 
 
 def moment(iso: str) -> str:
-    """Return an ISO-8601 moment in the local time zone, to the minute."""
-    from datetime import datetime
+    """Return an ISO-8601 moment in the local time zone, to the minute; text that is none as it is."""
+    from memkeep import clock
 
-    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M")
+    at = clock.moment(iso)
+    return at.astimezone().strftime("%Y-%m-%d %H:%M") if at is not None else iso
 
 
 def ago(iso: str) -> str:
-    """Return how long an ISO-8601 moment is past: `3 hours ago`."""
-    from datetime import datetime
-
+    """Return how long an ISO-8601 moment is past: `3 hours ago`; text that is none as it is."""
     from memkeep import clock
 
-    seconds = (clock.now() - datetime.fromisoformat(iso)).total_seconds()
+    at = clock.moment(iso)
+    if at is None:
+        return iso
+    seconds = (clock.now() - at).total_seconds()
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
             return f"{count(int(seconds // length), unit)} ago"

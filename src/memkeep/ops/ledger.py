@@ -31,7 +31,7 @@ def read(vault_id: str) -> dict[str, Check]:
     """Return the last check of each snapshot; empty when none is known or the file is unreadable."""
     try:
         return msgspec.json.decode(_path(vault_id).read_bytes(), type=dict[str, Check])
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return {}
 
 

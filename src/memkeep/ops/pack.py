@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +11,7 @@ import msgspec
 import zstandard
 from blake3 import blake3
 
-from memkeep import __version__
+from memkeep import __version__, clock
 from memkeep.errors import DamagedError, RefusedError, StorageError, StoreError
 from memkeep.events import SILENT, Events
 from memkeep.model import Entry, Omission, PartImage, Recipe, Role, Snapshot, StoredEntry
@@ -139,7 +138,8 @@ class _Taken:
 def _manifest(snapshot: Snapshot, images: list[PartImage], omitted: tuple[Omission, ...]) -> parcel.Manifest:
     script = restore_script.TEXT.encode()
     same = {name: getattr(snapshot, name) for name in parcel.Manifest.__struct_fields__ if hasattr(snapshot, name)}
-    when = int(datetime.fromisoformat(snapshot.created).timestamp())
+    taken = clock.moment(snapshot.created)
+    when = int(taken.timestamp()) if taken is not None else 0
     files = [stored.entry for image in images for stored in image.entries if stored.entry.kind == "file"]
     return parcel.Manifest(
         **same

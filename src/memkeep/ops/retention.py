@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from memkeep import clock
 from memkeep.config import Retention
 from memkeep.errors import UsageError
 from memkeep.model import Rung
@@ -208,11 +209,8 @@ def _of_ended_weeks(dated: Sequence[_Dated]) -> Sequence[_Dated]:
 
 def moment(created: str, zone: tzinfo | None) -> datetime | None:
     """Return when a snapshot was taken, by the clock of a zone (None: the machine's); None when it says no time."""
-    try:
-        at = datetime.fromisoformat(created)
-        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(zone)
-    except (ValueError, OverflowError, OSError):
-        return None
+    at = clock.moment(created)
+    return at.astimezone(zone) if at is not None else None
 
 
 def _before(at: datetime, span: str, zone: tzinfo | None) -> datetime:

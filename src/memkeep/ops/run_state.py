@@ -77,7 +77,7 @@ def only_one() -> Iterator[Holder]:
 def _who(data: bytes) -> str:
     try:
         holder = msgspec.json.decode(data, type=Holder)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return "a process that has just begun"
     return f"process {holder.pid}, since {holder.since}"
 
@@ -98,7 +98,7 @@ def last_run() -> LastRun | None:
     try:
         place = folder()
         last = msgspec.json.decode((place / "last-run.json").read_bytes(), type=LastRun)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
     if last.exit is None:
         return msgspec.structs.replace(last, running=_held(place / "run.lock"))

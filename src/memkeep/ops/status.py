@@ -1,7 +1,6 @@
 """Every store: its last snapshot, how far that was proven and when, and what is unprotected."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -64,7 +63,8 @@ def status(vault: Vault | None, stores: Sequence[Store]) -> StatusResult:
 def _row(vault: Vault | None, key: tuple[str, str], store: Store | None, snapshots: list[Snapshot]) -> StoreStatus:
     last = snapshots[-1] if snapshots else None
     rung, at = rung_of(vault, last) if vault is not None and last is not None else (Rung.NONE, None)
-    age = (clock.now() - datetime.fromisoformat(last.created)).total_seconds() if last is not None else None
+    taken = clock.moment(last.created) if last is not None else None
+    age = (clock.now() - taken).total_seconds() if taken is not None else None
     return StoreStatus(
         system=key[0],
         path=key[1],

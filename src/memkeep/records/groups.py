@@ -20,6 +20,8 @@ from typing import Any, TypeAlias
 import msgspec
 from blake3 import blake3
 
+from memkeep.errors import DamagedError
+
 Cell: TypeAlias = bool | int | float | str | dict[str, Any] | list[Any] | None
 TARGET_ROWS = 128
 
@@ -89,10 +91,14 @@ def encode(
 
 
 def decode(data: bytes) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Return the columns and rows of an encoded group; raises `msgspec.MsgspecError` when it is not one."""
-    wire = _decoder.decode(data)
-    rows = list(zip(*wire.values, strict=True)) if wire.values else []
+    """Return the columns and rows of an encoded group; raises `DamagedError` when it is not one."""
+    try:
+        wire = _decoder.decode(data)
+        rows = list(zip(*wire.values, strict=True)) if wire.values else []
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        message = f"a group of records can't be read: {error}"
+        raise DamagedError(message) from error
     if len(rows) != wire.rows or len(wire.columns) != len(wire.values):
-        message = "group does not hold the rows that it says"
-        raise msgspec.ValidationError(message)
+        message = "a group of records does not hold the rows that it says"
+        raise DamagedError(message)
     return wire.columns, rows

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from memkeep.errors import DamagedError
 from memkeep.model import TableMap
 from memkeep.records.groups import decode, id_text
 
@@ -11,11 +12,15 @@ def rows_by_id(table: TableMap, data: bytes) -> dict[str, dict[str, Any]]:
     """Return the records of a stored group: id -> {field: value}, mapped columns under their portable names.
 
     Raw values are kept as the product wrote them. Rows that share an id get `#2`, `#3` ... behind it.
+    Raises `DamagedError`.
     """
     columns, rows = decode(data)
     if not rows:
         return {}
     portable = {column: field for field, column in table.fields.items()}
+    if table.id not in columns:
+        message = f"a group of {table.collection} lacks the column {table.id}"
+        raise DamagedError(message)
     key = columns.index(table.id)
     names = [portable.get(column, column) for column in columns]
     found: dict[str, dict[str, Any]] = {}
