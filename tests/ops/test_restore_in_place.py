@@ -388,7 +388,8 @@ def test_two_restores_do_not_meet(memory: Path, vault: OpenVault, tree_hash: Tre
 
 
 def test_a_backup_of_a_mix_is_refused(memory: Path, vault: OpenVault) -> None:
-    journal = {"snapshot": "x", "staging": [], "moves": [{"source": str(memory / "facts.db"), "target": "/nowhere/x"}]}
+    move = {"source": str(memory / "facts.db"), "target": str(memory / ".memkeep-parked-x" / "facts.db")}
+    journal = {"snapshot": "x", "staging": [], "moves": [move]}
     (memory / ".memkeep-restore.json").write_text(json.dumps(journal))
     with pytest.raises(MemkeepError) as caught:
         vault.backup(memory)

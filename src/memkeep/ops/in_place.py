@@ -137,8 +137,10 @@ def recover(root: Path) -> bool:
         journal = msgspec.json.decode(path.read_bytes(), type=_Journal)
     except FileNotFoundError:
         return False
-    except msgspec.MsgspecError as error:
-        raise RefusedError(f"{path} is not a journal of memkeep", hint=f"cat {quoted(path)}") from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _no_journal(path) from error
+    if not all(map(_could_be_ours, journal.moves)):
+        raise _no_journal(path)
     moves.undo(journal.moves)
     moves.sync(journal.moves)
     path.unlink()
@@ -148,6 +150,24 @@ def recover(root: Path) -> bool:
     for folder in journal.parked:
         _discard(Path(folder))
     return True
+
+
+def _no_journal(path: Path) -> RefusedError:
+    return RefusedError(f"{path} is not a journal of memkeep", hint=f"cat {quoted(path)}")
+
+
+def _could_be_ours(move: Move) -> bool:
+    """Say whether a move leads into or out of a folder that restores make, and stays where that folder lies.
+
+    A store may come from elsewhere, its journal with it: that must not move anything about in the user's files.
+    """
+    for own, other in ((move.source, move.target), (move.target, move.source)):
+        path = Path(own)
+        for folder in path.parents:
+            if folder.name.startswith((_STAGING, _PARKED)):
+                fits = Path(other).is_relative_to(folder.parent) and path.is_absolute()
+                return fits and "\0" not in own + other and ".." not in (*path.parts, *Path(other).parts)
+    return False
 
 
 def refuse_interrupted(store: Store) -> None:
