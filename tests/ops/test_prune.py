@@ -448,3 +448,26 @@ def test_marks_that_are_lies_cost_space_and_no_snapshot() -> None:
     expected[third.id] = contents[1]
     prune(opened(storage))
     whole(storage, expected)
+
+
+@pytest.mark.parametrize("prefix", [layout.DATA, layout.INDEX])
+def test_a_disk_that_stores_other_bytes_is_found_out_before_anything_is_removed(prefix: str) -> None:
+    storage = MemoryStorage()
+    expected = filled(storage, days())
+    gone = list(expected)[:4]
+    opened(storage).forget(gone)
+    before = dict(storage.objects)
+    lying = FaultyStorage(storage, Fault(call="put_new", number=1, kind="corrupt", prefix=prefix, lasting=True))
+    with pytest.raises(DamagedError) as error:
+        prune(opened(lying))
+    assert error.value.obj.startswith(prefix)
+    assert before.items() <= storage.objects.items()
+
+
+def test_a_dry_run_works_while_another_prunes_and_where_nothing_may_be_written() -> None:
+    storage = MemoryStorage()
+    expected = filled(storage, days())
+    opened(storage).forget(list(expected)[:4])
+    denied = FaultyStorage(storage, Fault(call="put_new", number=1, kind="denied", lasting=True))
+    with opened(storage).lease("prune", exclusive=True):
+        assert prune(opened(denied), dry_run=True).removed_bytes > 4 * 85_000

@@ -1,5 +1,6 @@
 """Give back the space of what no snapshot needs any more."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 
 import msgspec
@@ -43,12 +44,15 @@ def prune(
     """Mark what no snapshot needs, and remove what was marked for longer than the grace period; backups may go on.
 
     The default grace is none where lists are fresh, since a running backup is seen there by its lease, and a day
-    elsewhere. Raises `VaultLeasedError` while another prune is at work, and `DamagedError`, with nothing changed, when
-    what a snapshot needs can't be told.
+    elsewhere. A dry run writes nothing, not even a lease. Raises `VaultLeasedError` while another prune is at work, and
+    `DamagedError`, with nothing changed, when what a snapshot needs can't be told.
     """
     if grace is None:
         grace = timedelta(0) if vault.storage.capabilities.fresh else GRACE
-    with vault.lease("prune", exclusive=True) as held:
+    held = vault.lease("prune", exclusive=True)
+    with ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(held)
         vault.refresh()
         known: dict[str, set[bytes]] = {}
         events.step("looking what is needed")

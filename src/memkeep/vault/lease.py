@@ -31,7 +31,10 @@ _DECODER = msgspec.json.Decoder(Lease)
 
 
 class Held:
-    """A lease while its `with` block runs; `VaultLeasedError` names who holds one that excludes it."""
+    """A lease while its `with` block runs; `VaultLeasedError` names who holds one that excludes it.
+
+    Who only looks, in a dry run, never enters it: then nothing is written, and `others` still tells who is at work.
+    """
 
     def __init__(self, storage: Storage, keys: Keys, what: str, *, exclusive: bool) -> None:
         self._storage = storage
@@ -78,12 +81,13 @@ class Held:
             raise self._taken() from error  # what was not there had been moved by another
 
     def renew(self) -> None:
-        """Put off the end of the lease, when a third of its life is over; else do nothing.
+        """Put off the end of the lease, when a third of its life is over; do nothing else, or where none was taken.
 
         Raises `VaultLeasedError` (`lease_lost`) when an exclusive one had ended, and another has taken the vault since.
         """
         # The clock on the wall goes on while a machine sleeps, the other one does not.
-        if clock.monotonic() - self._renewed < _RENEW.total_seconds() and clock.now() < self._until:
+        fresh = clock.monotonic() - self._renewed < _RENEW.total_seconds() and clock.now() < self._until
+        if fresh or not self._key:
             return
         old, self._key = self._key, self._put()
         self._lost |= not self._drop(old)
@@ -122,7 +126,11 @@ class Held:
         lease = msgspec.structs.replace(self._lease, expires=(clock.now() + LIFETIME).isoformat(timespec="seconds"))
         data = self._keys.envelope(LEASE, msgspec.json.encode(lease))
         key = layout.LEASES + layout.digest_of(data)
-        self._storage.put_new(key, [data])
+        try:
+            self._storage.put_new(key, [data])
+        except StorageError:
+            self._drop(key)  # it may be there although nobody said so
+            raise
         self._renewed, self._until = clock.monotonic(), clock.now() + _RENEW
         return key
 

@@ -11,7 +11,7 @@ A crash between any two writes leaves packs that are stored twice, or marked and
 """
 
 from collections.abc import Container, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,7 @@ import msgspec
 from memkeep import clock
 from memkeep.errors import DamagedError, StorageError
 from memkeep.storage.base import ObjectMissingError, Storage
+from memkeep.storage.cache import origin
 from memkeep.vault import format as layout
 from memkeep.vault.crypto import HEADER_SIZE, MARK, PACK
 from memkeep.vault.format import Mark
@@ -136,13 +137,18 @@ def condemn(vault: Vault, found: Condemned, held: Held, *, grace: timedelta) -> 
 def due(vault: Vault, held: Held) -> dict[str, Mark]:
     """Return the marks whose time has come, and which every backup that is running has seen."""
     now = clock.now()
-    oldest = min((datetime.fromisoformat(one.since) for one in held.others() if not one.exclusive), default=None)
-    return {
-        key: mark
-        for key, mark in vault.marks().items()
-        if datetime.fromisoformat(mark.ready) <= now
-        and (oldest is None or datetime.fromisoformat(mark.created) + SKEW < oldest)
-    }
+    running = [clock.moment(one.since) for one in held.others() if not one.exclusive]
+
+    def seen(mark: Mark) -> bool:
+        made = clock.moment(mark.created)
+        return made is not None and all(since is not None and made + SKEW < since for since in running)
+
+    found = {}
+    for key, mark in vault.marks().items():
+        ready = clock.moment(mark.ready)
+        if ready is not None and ready <= now and (not running or seen(mark)):
+            found[key] = mark
+    return found
 
 
 def condemned_by(vault: Vault, marks: dict[str, Mark], needed: set[bytes]) -> Due:
@@ -205,6 +211,7 @@ def _store(vault: Vault, pack: Pack, held: Held) -> list[tuple[bytes, Location]]
     held.renew()
     key = pack.close()
     put_named(vault.storage, key, pack.buffers)
+    _whole(origin(vault.storage), key)  # what it replaces is going to be removed
     vault.index.packs[key] = pack.size
     return pack.entries()
 
@@ -215,7 +222,8 @@ def _describe(vault: Vault, entries: Sequence[tuple[bytes, Location]], held: Hel
         held.renew()
         some = entries[start : start + SEGMENT]
         packs = {pack: vault.index.packs[pack] for pack in dict.fromkeys(place.pack for _, place in some)}
-        put_segment(vault.storage, vault.keys, vault.index, some, packs)
+        key, _ = put_segment(vault.storage, vault.keys, vault.index, some, packs)
+        _whole(origin(vault.storage), key)
 
 
 def _seal(vault: Vault, going: Iterable[str]) -> list[str]:
@@ -249,7 +257,7 @@ def _seal(vault: Vault, going: Iterable[str]) -> list[str]:
 
 
 def _whole(storage: Storage, key: str) -> bytes:
-    """Return a pack, checked against its name: what is copied is what was written."""
+    """Return a pack or segment, checked against its name: what is copied is what was written."""
     try:
         data = storage.get(key)
     except ObjectMissingError as error:
