@@ -52,3 +52,14 @@ def test_a_stale_list_lacks_the_last_changes_under_its_prefix() -> None:
     assert listed(storage, "a/") == ["a/1"]
     assert {stat.key: stat.size for stat in storage.list("")} == {"a/1": 2, "a/2": 2}
     assert listed(storage) == ["a/2", "b/1", "b/2"]
+
+
+def test_what_is_read_corrupt_is_stored_as_it_was() -> None:
+    beneath = MemoryStorage()
+    beneath.put_new("key", [b"abc"])
+    storage = FaultyStorage(
+        beneath, Fault(call="get", number=1, kind="corrupt"), Fault(call="get_range", number=2, kind="corrupt")
+    )
+    assert [storage.get("key"), storage.get("key")] == [b"abb", b"abc"]
+    assert [storage.get_range("key", 0, 2), storage.get_range("key", 0, 2)] == [b"ab", b"ac"]
+    assert beneath.get("key") == b"abc"

@@ -32,7 +32,7 @@ class HistoryResult(msgspec.Struct, frozen=True, kw_only=True):
 def history(vault: Vault, id: str) -> HistoryResult:
     """Follow a memory by its id (with `<collection>:` before it in a secondary collection) through all snapshots.
 
-    Raises `StoreError` when no snapshot has it.
+    Raises `StoreError` when no snapshot has it, `DamagedError` when one that can't be read may.
     """
     last: dict[tuple[str, str, str], dict[str, Any] | None] = {}
     moments: list[Moment] = []
@@ -66,5 +66,7 @@ def history(vault: Vault, id: str) -> HistoryResult:
                 )
             last[key] = after
     if not moments:
+        if vault.damaged:
+            raise vault.damaged[0]
         raise StoreError(f"no snapshot has a record called {id}", code="no_record", hint=f"memkeep search {id!r}")
     return HistoryResult(id=id, moments=tuple(moments), snapshots=len(holding))

@@ -76,8 +76,10 @@ def _verify(
     found = survey(vault)
     if all:
         chosen = vault.snapshots()
-    elif snapshot == [] or (not snapshot and not vault.snapshots() and found):
+    elif snapshot == []:
         chosen = []
+    elif not snapshot and found:
+        chosen = vault.snapshots()[-1:]  # whether a lost one is newer is among the findings
     else:
         chosen = [vault.resolve(name) for name in ([snapshot] if isinstance(snapshot, str) else snapshot or ["latest"])]
     chunks = Chunks(vault)

@@ -36,11 +36,11 @@ _ERRNO = {"full": errno.ENOSPC, "partial": errno.ENOSPC, "io": errno.EIO, "denie
 class Fault(Value):
     """What goes wrong at one call: the `number`th of its kind (from 1) among those whose key begins with `prefix`.
 
-    `partial` gives half of the bytes to the storage beneath and then fails; `corrupt` stores other bytes and says
-    nothing; `kill_...` ends the process there, as a power cut would. `timeout` gives no answer, and nothing was done;
-    with `lost` it was done, or a list had begun, and the answer broke off. `stale` is a list that does not show yet
-    the last `behind` changes that were made under its prefix through this wrapper. A `lasting` fault hits every later
-    call too: a disk that is full stays full.
+    `partial` gives half of the bytes to the storage beneath and then fails; `corrupt` stores, or where it reads gives,
+    other bytes and says nothing; `kill_...` ends the process there, as a power cut would. `timeout` gives no answer,
+    and nothing was done; with `lost` it was done, or a list had begun, and the answer broke off. `stale` is a list that
+    does not show yet the last `behind` changes that were made under its prefix through this wrapper. A `lasting` fault
+    hits every later call too: a disk that is full stays full.
     """
 
     call: Call
@@ -75,21 +75,22 @@ class FaultyStorage:
                 raise _failure(fault, key)
             return size
         if fault.kind == "corrupt":
-            whole = b"".join(data)
-            return self.beneath.put_new(key, [whole[:-1], bytes([whole[-1] ^ 1])])
+            return self.beneath.put_new(key, [_corrupted(b"".join(data))])
         if fault.kind in {"partial", "kill_during"}:
             return self.beneath.put_new(key, _half(data, fault, key))
         raise _failure(fault, key)
 
     def get(self, key: str) -> bytes:
-        """Return an object, or fail."""
-        self._meet("get", key)
-        return self.beneath.get(key)
+        """Return an object, or other bytes, or fail."""
+        fault = self._meet("get", key)
+        data = self.beneath.get(key)
+        return _corrupted(data) if fault else data
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """Return a piece of an object, or fail."""
-        self._meet("get_range", key)
-        return self.beneath.get_range(key, offset, length)
+        """Return a piece of an object, or other bytes, or fail."""
+        fault = self._meet("get_range", key)
+        data = self.beneath.get_range(key, offset, length)
+        return _corrupted(data) if fault else data
 
     def stat(self, key: str) -> Stat:
         """Say how large an object is, or fail."""
@@ -134,10 +135,12 @@ class FaultyStorage:
                 found[stat.key] = stat
         return tuple(found.values())
 
-    def _meet(self, call: Call, key: str) -> None:
+    def _meet(self, call: Call, key: str) -> Fault | None:
+        """Fail if a fault says so; return one that only spoils the answer."""
         fault = self._note(call, key)
-        if fault is not None:
+        if fault is not None and fault.kind != "corrupt":
             raise _failure(fault, key)
+        return fault
 
     def _note(self, call: Call, key: str) -> Fault | None:
         with self._lock:
@@ -168,6 +171,10 @@ def swap(one: Path, other: Path) -> None:
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)
+
+
+def _corrupted(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1]) if data else data
 
 
 def _half(data: Iterable[bytes | memoryview], fault: Fault, key: str) -> Iterator[bytes]:
