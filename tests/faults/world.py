@@ -124,7 +124,7 @@ class World:
     def new(self, name: str) -> Path:
         """Return a path at which nothing is."""
         self._number += 1
-        return self.folder / f"{name} {self._number}"
+        return self.folder / f"{name} {self._number}{' far' * (self._kind is FarStorage)}"
 
     @property
     def calls(self) -> list[tuple[str, str]]:
