@@ -92,7 +92,7 @@ def _flat(text: str) -> str:
 def _sentence(error: click.ClickException) -> str:
     """Return click's message in the manner of our own: no capital, no full stop."""
     text = _flat(error.format_message()).removesuffix(".")
-    return text[:1].lower() + text[1:]
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _usage_hint(face: Face, error: click.ClickException) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memkeep.cli.output import Printer
 
+REMARK = "   # "  # between a command and what is said of it; a shell takes both
 VAULTLESS = frozenset(("demo", "discover", "completion", "--help"))
 
 
@@ -31,14 +32,25 @@ class Face:
         return f"memkeep/{self.verb or 'error'}/1"
 
     def runnable(self, command: str) -> str:
-        """Return a command as it must be typed here: with `--vault` when that was given so far."""
+        """Return a command as it must be typed here: with the vault, settings and password that were given so far."""
         words = command.split()
-        if not self.vault or words[:1] != ["memkeep"] or VAULTLESS.intersection(words) or "--vault" in words:
+        flags = {
+            "--vault": self.vault,
+            "--config": self.config,
+            "--password-file": self.password_file,
+            "--password-command": self.password_command,
+        }
+        given = [(flag, text) for flag, text in flags.items() if text and text != "-"]
+        # What names a vault or a password itself may mean others than were given so far.
+        if words[:1] != ["memkeep"] or VAULTLESS.intersection(words) or "--vault" in words:
             return command
+        if flags.keys() & words:
+            given = [(flag, text) for flag, text in given if flag not in words and "password" not in flag]
         from shlex import quote
 
-        line, gap, remark = command.partition("   (")
-        return f"{line} --vault {quote(self.vault)}{gap}{remark}"
+        line, gap, remark = command.partition(REMARK)
+        added = "".join(f" {flag} {quote(text)}" for flag, text in given)
+        return f"{line}{added}{gap}{remark}"
 
 
 class Reply:

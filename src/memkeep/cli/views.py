@@ -9,6 +9,7 @@ from memkeep.model import Finding, Omission, Rung, Severity
 if TYPE_CHECKING:
     from memkeep.model import Store
 
+MOST = 20  # findings that people are shown at once; one lost index segment may cause thousands
 SHORT = 12  # characters of an id that people are shown; any unique prefix names a snapshot
 MANNER = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "dim"}
 
@@ -28,7 +29,8 @@ def rung(reached: Rung) -> Text:
 def show_findings(out: Printer, findings: Iterable[Finding]) -> None:
     """Write findings, the worst first, each with its mend."""
     order = list(Severity)
-    for finding in sorted(findings, key=lambda one: order.index(one.severity)):
+    worst_first = sorted(findings, key=lambda one: order.index(one.severity))
+    for finding in worst_first[:MOST]:
         place = " ".join(filter(None, (finding.part, finding.record)))
         out.line(
             "  ",
@@ -41,6 +43,8 @@ def show_findings(out: Printer, findings: Iterable[Finding]) -> None:
             out.line("    ", Span("object ", "dim"), finding.object, hurt)
         if finding.mend:
             out.advice("    ", Span("mend: ", "dim"), finding.mend)
+    if len(worst_first) > MOST:
+        out.line(f"  and {count(len(worst_first) - MOST, 'more finding')}: --json has them all")
 
 
 def show_omissions(out: Printer, omitted: Iterable[Omission]) -> None:

@@ -197,7 +197,7 @@ class _Run:
             if self._is_there(one, there):
                 self._present.append(one.id)
                 continue
-            self._events.step(f"copying {one.id[:8]}")
+            self._events.step(f"copying {one.id[:12]}")
             try:
                 writer.added_bytes = owned[number]
                 made = self._commit_healing(writer, one, there)
@@ -412,7 +412,7 @@ class _Run:
             Finding(
                 code="damaged",
                 severity=Severity.ERROR,
-                message=f"snapshot {name[:8]} can't be copied whole: {error.message}",
+                message=f"snapshot {name[:12]} can't be copied whole: {error.message}",
                 object=error.obj or format.SNAPSHOTS + name,
                 snapshots=(name,),
                 mend="memkeep repair",

@@ -5,7 +5,6 @@ last good snapshot of a store stays: the newest that was proven to `readable` or
 none was.
 """
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
@@ -19,11 +18,9 @@ from memkeep.errors import RefusedError, StoreError
 from memkeep.model import Rung, Snapshot
 from memkeep.ops.hold import held_until
 from memkeep.ops.retention import Candidate, Verdict, judge
-from memkeep.ops.snapshots import rung_of
+from memkeep.ops.snapshots import lost_snapshots, rung_of
 from memkeep.vault import format
 from memkeep.vault.vault import Vault
-
-_ID = re.compile("[0-9a-f]{64}")
 
 
 class KeptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +125,7 @@ def _candidate(vault: Vault, snapshot: Snapshot) -> Candidate:
 
 def _named(vault: Vault, listed: Sequence[Snapshot], names: Sequence[str]) -> tuple[list[str], set[str]]:
     """Return the ids that names stand for: those of damaged or lost manifests, and those of readable ones."""
-    broken = _broken(vault)
+    broken = lost_snapshots(vault)
     damaged: dict[str, None] = {}
     gone = set()
     for name in names:
@@ -142,17 +139,6 @@ def _named(vault: Vault, listed: Sequence[Snapshot], names: Sequence[str]) -> tu
         else:
             gone.add(vault.resolve(name).id)
     return list(damaged), gone
-
-
-def _broken(vault: Vault) -> list[str]:
-    """Return the ids of snapshots whose manifest can't be read, or was lost without being forgotten."""
-    keys = {error.obj for error in vault.damaged}
-    there = {stat.key for stat in vault.storage.list(format.SNAPSHOTS)}
-    seals = vault.log()[0].values()
-    sealed = {key for seal in seals for key in seal.snapshots}
-    keys |= sealed - there - {key for seal in seals for key in seal.forgotten}
-    names = {key.removeprefix(format.SNAPSHOTS) for key in keys if key.startswith(format.SNAPSHOTS)}
-    return sorted(name for name in names if _ID.fullmatch(name))
 
 
 def _check_last_good(verdicts: Sequence[Verdict], confirm: str | None) -> None:

@@ -76,7 +76,7 @@ def plan(snapshot: Snapshot, images: Sequence[PartImage], live: Store | None) ->
         if name not in known and recorded != inside and root not in recorded.parents:
             raise RefusedError(
                 f"{name} was kept at {recorded}, outside of {root}, and no live store says so any more",
-                hint=f"memkeep restore {snapshot.id[:8]} --to DIR",
+                hint=f"memkeep restore {snapshot.id[:12]} --to DIR",
                 code="part_elsewhere",
             )
     left_out = {omission.part for omission in snapshot.omitted} | {part.name for part in snapshot.parts}
@@ -182,7 +182,7 @@ def refuse_interrupted(store: Store) -> None:
         raise MemkeepError(
             f"an in-place restore of {root} was interrupted: old and new parts are mixed",
             unchanged="Nothing was backed up.",
-            hint="memkeep restore latest --in-place --confirm=SYSTEM   (it first puts the old parts back)",
+            hint="memkeep restore latest --in-place --confirm=SYSTEM   # it first puts the old parts back",
             code="restore_interrupted",
         )
 

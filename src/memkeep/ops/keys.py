@@ -172,7 +172,7 @@ def _used_password(vault: Vault, secret: str, instead: str) -> list[SlotRow]:
     if not used:
         raise RefusedError(
             "the vault was opened with its recovery key; this needs a password",
-            hint=f"memkeep key {instead}   (and then the same with the new password)",
+            hint=f"memkeep key {instead}   # and then the same with the new password",
             code="password_needed",
         )
     return used

@@ -65,7 +65,7 @@ def init_vault(
     if encrypt and not password:
         raise UsageError(
             "an encrypted vault needs a password, and none was given",
-            hint="memkeep init --password-file FILE   (or --no-encryption)",
+            hint="memkeep init --password-file FILE   # or --no-encryption",
             code="password_missing",
         )
     settings = settings or VaultSettings(url=url)

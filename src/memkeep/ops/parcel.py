@@ -190,7 +190,7 @@ def trailer(digest: bytes) -> bytes:
 
 def damaged(path: str, what: str) -> DamagedError:
     """Return the error that a file in an archive is not what was packed."""
-    hint = "copy the packed file again from where it was made"
+    hint = "sha256sum FILE   # is it what `memkeep pack` said? else copy the file again"
     return DamagedError(f"{path} in the packed file {what}", obj=path, hint=hint)
 
 

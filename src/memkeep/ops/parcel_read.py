@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO
 import zstandard
 from blake3 import blake3
 
-from memkeep.errors import DamagedError, StorageError
+from memkeep.errors import DamagedError, StorageError, StoreError
 from memkeep.model import StoredEntry
 from memkeep.ops import age, parcel, tar
 from memkeep.ops.entries import check_entries
@@ -21,11 +22,18 @@ _MAX_WINDOW = 1 << 23  # bytes; what is packed needs 2 MiB
 
 
 def is_parcel(name: str) -> bool:
-    """Say whether a name is that of a packed file, by what the file begins with; one that is damaged has its suffix."""
+    """Say whether a name is that of a packed file, by what the file begins with; one that is damaged has its suffix.
+
+    Raises `StoreError` for a name that can only be a file's, when there is none.
+    """
     path = Path(name).expanduser()
     try:
         with path.open("rb") as file:
             first = file.read(len(parcel.AGE_MAGIC))
+    except FileNotFoundError as error:
+        if "/" in name or "." in name:  # which no name of a snapshot has
+            raise StoreError(f"there is no file {name}", hint=f"ls -l {shlex.quote(name)}", code="no_file") from error
+        return False
     except (OSError, ValueError):
         return False
     return first.startswith(parcel.ZSTD_MAGIC) or first == parcel.AGE_MAGIC or "." in path.name

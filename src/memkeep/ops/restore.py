@@ -65,15 +65,15 @@ def restore(
     """
     chosen = vault.resolve(snapshot)
     if (to is None) == (not in_place):
-        raise UsageError("say where to: --to DIR, or --in-place", hint=f"memkeep restore {chosen.id[:8]} --to DIR")
+        raise UsageError("say where to: --to DIR, or --in-place", hint=f"memkeep restore {chosen.id[:12]} --to DIR")
     images = _choose(vault, chosen, parts)
     if in_place:
         return _in_place(vault, chosen, images, confirm, even_if_open=even_if_open, dry_run=dry_run, events=events)
     if is_url(os.fspath(to or "")):
         return _into_server(vault, chosen, images, os.fspath(to or ""), dry_run=dry_run, events=events)
     target = Path(to or "").expanduser().absolute()
-    refuse_taken(target, chosen.id[:8])
-    refuse_inside(target, chosen.id[:8], {"the live store": Path(chosen.path), "the vault": vault.storage.folder})
+    refuse_taken(target, chosen.id[:12])
+    refuse_inside(target, chosen.id[:12], {"the live store": Path(chosen.path), "the vault": vault.storage.folder})
     check_entries(images)  # before anything is written: a path that leaves the target is the vault's lie
     if not dry_run:
         with new_folder(target) as staging:
@@ -122,9 +122,9 @@ def _choose(vault: Vault, snapshot: Snapshot, parts: Sequence[str]) -> list[Part
 
         near = difflib.get_close_matches(unknown[0], names, 1, 0.3)
         raise UsageError(
-            f"snapshot {snapshot.id[:8]} has no part called {unknown[0]}"
+            f"snapshot {snapshot.id[:12]} has no part called {unknown[0]}"
             + (f"; did you mean {near[0]}?" if near else ""),
-            hint=f"memkeep show {snapshot.id[:8]}",
+            hint=f"memkeep show {snapshot.id[:12]}",
         )
     return [vault.image(part) for part in snapshot.parts if not parts or part.name in parts]
 
@@ -142,7 +142,7 @@ def _in_place(
     if confirm != snapshot.system and not dry_run:
         raise RefusedError(
             f"restoring over {snapshot.path} must be confirmed by the name of its system",
-            hint=f"memkeep restore {snapshot.id[:8]} --in-place --confirm={snapshot.system}",
+            hint=f"memkeep restore {snapshot.id[:12]} --in-place --confirm={snapshot.system}",
             code="not_confirmed",
         )
     check_entries(images)

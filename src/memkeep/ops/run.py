@@ -179,7 +179,7 @@ def _back_up(work: Work, _: str | None) -> Done:
     result: BackupResult = backup(work.vault, work.find(unfound), unfound=unfound, events=work.events)
     failed = f", {len(result.failed)} stores failed" if result.failed else ""
     added = sum(one.added_bytes for one in result.snapshots)
-    return Done(result, status_of_backup(result), f"{len(result.snapshots)} snapshots, {added} bytes added{failed}")
+    return Done(result, status_of_backup(result), f"{len(result.snapshots)} snapshots, {added:,} bytes added{failed}")
 
 
 def _verify(work: Work, _: str | None) -> Done:
@@ -201,15 +201,15 @@ def _forget(work: Work, _: str | None) -> Done:
 def _prune(work: Work, _: str | None) -> Done:
     result = prune(work.vault, events=work.events)
     held = f", {len(result.held)} objects held" if result.held else ""
-    locked = f" ({result.locked_bytes} locked until {result.locked_until})" if result.locked_until else ""
-    return Done(result, status_of_prune(result), f"{result.removed_bytes} bytes removed{locked}{held}")
+    locked = f" ({result.locked_bytes:,} bytes locked until {result.locked_until})" if result.locked_until else ""
+    return Done(result, status_of_prune(result), f"{result.removed_bytes:,} bytes removed{locked}{held}")
 
 
 def _copy(work: Work, to: str | None) -> Done:
     result = copy(work.vault, work.open(str(to)), events=work.events)
     lost = f", {len(result.failed)} not whole" if result.failed else ""
     there = f"{len(result.present)} there already"
-    said = f"{len(result.copied)} snapshots copied, {there}{lost}, {result.added_bytes} bytes added"
+    said = f"{len(result.copied)} snapshots copied, {there}{lost}, {result.added_bytes:,} bytes added"
     return Done(result, status_of(result.findings), said)
 
 

@@ -155,7 +155,7 @@ def _chosen(by: str | None) -> Scheduler:
             return scheduler
     raise UnsupportedError(
         "this machine has neither a systemd user manager nor crontab",
-        hint="apt install cron   (or have the agent run `memkeep run` from its HEARTBEAT.md)",
+        hint="apt install cron   # or have the agent run `memkeep run` from its HEARTBEAT.md",
     )
 
 

@@ -128,10 +128,10 @@ def rehearse(one: Job, vaults: tuple[str, ...], given: dict[str, str]) -> list[s
 
 
 def _refused(error: dict[str, str], verb: tuple[str, ...]) -> RefusedError:
-    ways = "memkeep schedule install --password-file FILE   (mode 0600; or password_file in the settings)"
+    ways = "memkeep schedule install --password-file FILE   # mode 0600; or password_file in the settings"
     if verb[0] == "copy":
         ways = (
-            "MEMKEEP_TO_PASSWORD_FILE=FILE memkeep schedule install   (or password_file of that vault in the settings)"
+            "MEMKEEP_TO_PASSWORD_FILE=FILE memkeep schedule install   # or password_file of that vault in the settings"
         )
     return RefusedError(
         f"a scheduled run would fail, tried without a terminal and this shell's secrets: {error['message']}",

@@ -1,12 +1,16 @@
 """List snapshots, and show what one holds."""
 
+import re
 from typing import Any
 
 import msgspec
 
 from memkeep.model import Finding, Omission, PartSummary, Role, Rung, Snapshot
 from memkeep.ops import ledger
+from memkeep.vault import format
 from memkeep.vault.vault import Vault
+
+_ID = re.compile("[0-9a-f]{64}")
 
 
 class PartShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +42,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotList(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshots, oldest first; `unreadable` names manifests that are damaged."""
+    """Snapshots, oldest first; `unreadable` names manifests that are damaged or lost."""
 
     snapshots: tuple[SnapshotRow, ...]
     unreadable: tuple[str, ...]
@@ -86,7 +90,8 @@ def list_snapshots(vault: Vault, *, system: str | None = None, tag: str | None =
         if (system is None or one.system == system) and (tag is None or one.tag == tag)
     )
     return SnapshotList(
-        snapshots=rows, unreadable=tuple(error.obj for error in vault.damaged if error.obj.startswith("snapshots/"))
+        snapshots=rows,
+        unreadable=tuple(format.SNAPSHOTS + identity for identity in lost_snapshots(vault)),
     )
 
 
@@ -121,6 +126,17 @@ def rung_of(vault: Vault, snapshot: Snapshot) -> tuple[Rung, str]:
     if check is not None and (not check.good or check.rung.height >= snapshot.rung.height):
         return check.rung, check.at
     return snapshot.rung, snapshot.created
+
+
+def lost_snapshots(vault: Vault) -> list[str]:
+    """Return the ids of snapshots whose manifest can't be read, or was lost without being forgotten."""
+    keys = {error.obj for error in vault.damaged}
+    there = {stat.key for stat in vault.storage.list(format.SNAPSHOTS)}
+    seals = vault.log()[0].values()
+    sealed = {key for seal in seals for key in seal.snapshots}
+    keys |= sealed - there - {key for seal in seals for key in seal.forgotten}
+    names = {key.removeprefix(format.SNAPSHOTS) for key in keys if key.startswith(format.SNAPSHOTS)}
+    return sorted(name for name in names if _ID.fullmatch(name))
 
 
 def _shown(part: PartSummary) -> PartShown:

@@ -78,6 +78,16 @@ def _missing(key: str) -> Finding:
     return _lost(key, f"{key} was removed: {what}")
 
 
+def mend_of(key: str) -> str:
+    """Return what may help when an object of the vault is lost or damaged."""
+    if key.startswith(format.SNAPSHOTS):
+        identity = key.removeprefix(format.SNAPSHOTS)[:12]
+        return f"put the object back from a copy of the vault, or do without it: memkeep forget {identity}"
+    if key.startswith((format.DATA, format.INDEX, format.SEALS)):
+        return "memkeep repair"
+    return "put the object back from a copy of the vault"
+
+
 def _lost(key: str, message: str) -> Finding:
     hurt = (key.removeprefix(format.SNAPSHOTS),) if key.startswith(format.SNAPSHOTS) else ()
     return Finding(
@@ -86,5 +96,5 @@ def _lost(key: str, message: str) -> Finding:
         message=message,
         object=key,
         snapshots=hurt,
-        mend="put the object back from a copy of the vault, or back up again",
+        mend=mend_of(key),
     )

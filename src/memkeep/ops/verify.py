@@ -15,7 +15,7 @@ from memkeep.ops.materialise import materialise
 from memkeep.ops.open import afresh
 from memkeep.ops.prove import Chunks, Packs, check_pieces, chunks_of, packs_of
 from memkeep.ops.scratch import scratch
-from memkeep.ops.survey import survey
+from memkeep.ops.survey import mend_of, survey
 from memkeep.vault import format
 from memkeep.vault.vault import Vault
 
@@ -147,7 +147,7 @@ class _Climber:
         for rung, step in zip(list(Rung)[1:], steps, strict=True):
             if rung.height > goal.height:
                 break
-            self._events.step(f"{self._snapshot.id[:8]} {rung}", sum(part.bytes for part in self._snapshot.parts))
+            self._events.step(f"{self._snapshot.id[:12]} {rung}", sum(part.bytes for part in self._snapshot.parts))
             try:
                 if not step():
                     break
@@ -243,7 +243,7 @@ def _damage(error: DamagedError, snapshots: tuple[str, ...]) -> Finding:
         message=error.message,
         object=error.obj or "snapshot",
         snapshots=snapshots,
-        mend="put the object back from a copy of the vault, or back up again",
+        mend=mend_of(error.obj),
     )
 
 

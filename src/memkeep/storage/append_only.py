@@ -49,6 +49,6 @@ class AppendOnlyStorage:
         self._beneath.stat(key)
         raise StorageError(
             f"{key} is not removed from {self.url}: this machine's settings say append_only for it",
-            hint=f"memkeep prune --vault {shlex.quote(self.url)}   (on a machine whose settings let it delete)",
+            hint=f"memkeep prune --vault {shlex.quote(self.url)}   # on a machine whose settings let it delete",
             code="append_only",
         )

@@ -53,12 +53,14 @@ def parse(url: str) -> Place:
     rest = url.partition("://")[2]
     example = f"memkeep init --vault {scheme}://BUCKET/PREFIX"
     if re.search("[@:]", rest.partition("/")[0]) or "?" in rest:
-        message = f"a {scheme}:// URL holds no key, password or options: those belong into the environment"
+        message = f"in {scheme}:// URLs there is no key, password or option: those belong into the environment"
         raise UsageError(message, hint=example, code="secret_in_url")
     found = _URL.fullmatch(url)
     prefix = re.sub("/+", "/", found[3] or "") if found else ""
     if not found or (prefix and not all(map(_PIECE.fullmatch, prefix.split("/")))):
-        raise UsageError(f"{url} names no bucket and prefix", hint=example)
+        raise UsageError(
+            f"{url} names no bucket and prefix that can be: a bucket has two plain characters or more", hint=example
+        )
     return Place(found[1], found[2], prefix)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from memkeep.errors import StorageError, StorageUnreachableError
 from memkeep.storage.base import ObjectMissingError
 
+UNSENT = "Nothing was sent."
 UNCHANGED = "Earlier snapshots are whole; nothing half-made is listed."
 # The client says all it knows in one text: its own words, the answer's status, the answer, and how it came to that.
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -65,7 +66,8 @@ def trouble(error: Exception) -> Trouble:
     if status := _STATUS.search(text):
         return answered(int(status[1]), text)
     kind = "" if _BROKEN.search(text) else "Unknown"
-    return Trouble(0, kind, text.rpartition(" - ")[2][:300])
+    said = text.rpartition(" - ")[2][:300]
+    return Trouble(0, kind, said if kind else f"no answer, or one that broke off ({said})")
 
 
 def answered(status: int, text: str) -> Trouble:
@@ -87,7 +89,7 @@ def failure(what: Trouble, verb: str, key: str, place: Place) -> StorageError:
     """Return the error for what went wrong when `key` was to be written, read, listed or deleted."""
     if what.code in _NO_BUCKET or (what.status == 404 and verb in {"write", "list"}):  # noqa: PLR2004 - HTTP's number
         message = f"there is no bucket {place.bucket} for {place.url}"
-        return StorageError(message, unchanged=UNCHANGED, hint=_make_bucket(place), code="bucket_missing")
+        return StorageError(message, unchanged=UNSENT, hint=_make_bucket(place), code="bucket_missing")
     if what.status == 404:  # noqa: PLR2004 - HTTP's number
         return ObjectMissingError(f"there is no {key} in the vault")
     message = f"could not {verb} {key or 'objects'} in {place.url}: {what.said}"
@@ -97,7 +99,8 @@ def failure(what: Trouble, verb: str, key: str, place: Place) -> StorageError:
             message, unchanged=UNCHANGED, hint=f"export AWS_REGION={what.region}" if what.region else ask
         )
     if what.status in {401, 403} or what.code in {"ExpiredToken", "InvalidAccessKeyId", "NoCredentials"}:
-        return StorageError(message, unchanged=UNCHANGED, hint=_look(place), code="storage_denied")
+        unchanged = UNSENT if what.code == "NoCredentials" else UNCHANGED
+        return StorageError(message, unchanged=unchanged, hint=_look(place), code="storage_denied")
     if what.code in PASSING or _passes(what):
         return StorageUnreachableError(message, unchanged=UNCHANGED, hint=_look(place))
     return StorageError(message, unchanged=UNCHANGED, hint=_look(place))

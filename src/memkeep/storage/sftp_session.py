@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import shlex
 import threading
 import weakref
@@ -166,7 +167,7 @@ async def _dial(place: Place, through: "asyncssh.SSHClientConnection | None") ->
         message = f"the ssh settings for {place.host} can't be used: {error}"
         raise StorageError(message, unchanged=_UNCHANGED, hint=place.ssh()) from error
     except (OSError, asyncssh.Error) as error:
-        message = f"{place.login} can't be reached: {str(error) or f'no answer in {_CONNECT_S} s'}"
+        message = f"{place.login} can't be reached: {_reason(error)}"
         raise StorageUnreachableError(message, unchanged=_UNCHANGED, hint=place.ssh()) from error
     if through is not None:
         connection.set_tunnel(through)  # closed together with it
@@ -181,15 +182,22 @@ def _refuse_host(
     port = read.port if read.port != _SSH_PORT else None
     if not any(known.match(name, "", port)):
         message = f"the host key of {place.host} is not known, so it can't be told from another server's: {error}"
-        hint = place.ssh("exit") + "   (shows the key's fingerprint and asks)"
+        hint = place.ssh("exit") + "   # shows the key's fingerprint and asks"
         raise StorageError(message, unchanged=_UNCHANGED, hint=hint, code="host_key_unknown") from error
     message = (
         f"the host key of {place.host} is not the one that is known: the server was set up anew, or someone is in "
         f"between ({error})"
     )
     forget = shlex.join(("ssh-keygen", "-R", f"[{name}]:{port}" if port else name))
-    hint = f"{forget}   (once you know that it was set up anew)"
+    hint = f"{forget}   # once you know that it was set up anew"
     raise StorageError(message, unchanged=_UNCHANGED, hint=hint, code="host_key_changed") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why there is no connection, as the system says it and without the number of the error."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return str(error) or f"no answer in {_CONNECT_S} s"
 
 
 def _jump(place: Place, jump: str) -> Place:

@@ -63,7 +63,7 @@ class Keys:
         """The master key, for key slots only; `RefusedError` in a vault without encryption."""
         if self._master is None:
             message = "this vault is not encrypted: it has no keys"
-            raise RefusedError(message, hint="memkeep copy --to DIR   (an encrypted one)", code="not_encrypted")
+            raise RefusedError(message, hint="memkeep copy --to DIR   # an encrypted one", code="not_encrypted")
         return self._master
 
     def header(self, kind: bytes) -> bytes:
@@ -229,8 +229,8 @@ def unwrap(slot: Slot, secret: str, vault_id: str) -> bytes | None:
         return None
 
 
-def find_master(slots: Iterable[Slot], secret: str, vault_id: str) -> bytes:
-    """Return the master key by the first slot that the secret fits; `WrongKeyError` when none does."""
+def find_master(slots: Iterable[Slot], secret: str, vault_id: str, place: str) -> bytes:
+    """Return the master key by the first slot that the secret fits; `WrongKeyError`, naming the place, if none does."""
     typed = parse_recovery(secret) is not None
     ordered = sorted(slots, key=lambda slot: (slot.kind == "recovery") != typed)
     for slot in ordered:
@@ -245,10 +245,10 @@ def find_master(slots: Iterable[Slot], secret: str, vault_id: str) -> bytes:
         raise WrongKeyError(
             message,
             unchanged="Nothing was read or changed.",
-            hint="memkeep status   (and type the recovery key again)",
+            hint="memkeep status   # and type the recovery key again",
             code="recovery_key_mistyped",
         )
-    message = "the password (or recovery key) does not open this vault"
+    message = f"the password (or recovery key) does not open the vault {place}"
     if not typed and all(slot.kind == "recovery" for slot in ordered):
         message += ": no password slot is left in it, only its recovery key can"
     raise WrongKeyError(message, unchanged="Nothing was read or changed.", hint="memkeep status --password-file FILE")

@@ -214,7 +214,7 @@ def _held(storage: Storage, lease: Lease) -> VaultLeasedError:
     return VaultLeasedError(
         f"the vault {storage.url} is in use: memkeep {lease.what} of {lease.user} on {lease.host} (process {lease.pid})"
         f" has been at work since {lease.since}; its lease ends at {lease.expires} unless it is renewed",
-        hint="memkeep status   (and then the same command again)",
+        hint="memkeep status   # and then the same command again",
     )
 
 

@@ -420,7 +420,7 @@ def open_vault(storage: Storage, secret: str | Callable[[], str | None] | None) 
         message = "all key slots were removed: nothing opens the vault until one is put back from a copy"
         raise DamagedError(message, obj=layout.KEYS, hint="cp OTHER_COPY/keys/* VAULT/keys/")
     try:
-        master = crypto.find_master(slots, secret, config.id)
+        master = crypto.find_master(slots, secret, config.id, storage.url)
     except WrongKeyError:
         if damaged:
             raise damaged[0] from None

@@ -106,6 +106,8 @@ def _render(out: Printer, result: "BackupResult", *, dry_run: bool) -> None:
     if dry_run:
         out.advice("Nothing was written: this was a dry run.")
         out.next("memkeep backup")
+    elif result.failed and result.failed[0].hint:
+        out.next(result.failed[0].hint)
     else:
         out.next("memkeep snapshots")
 

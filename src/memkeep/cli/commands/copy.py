@@ -46,10 +46,10 @@ def command(
     target = open_other(config, to, verb="copy", flag="--to", file=to_password_file, command=to_password_command)
     with listening(face) as events:
         result = copy(source, target, snapshots, include_secrets=include_secrets, dry_run=dry_run, events=events)
-    return Reply(result, lambda out: _render(out, result, to), exit=status_of(result.findings))
+    return Reply(result, lambda out: _render(out, result, to, to_password_file), exit=status_of(result.findings))
 
 
-def _render(out: Printer, result: "CopyResult", to: str) -> None:
+def _render(out: Printer, result: "CopyResult", to: str, to_password_file: str | None) -> None:
     import shlex
 
     from memkeep.cli.views import short, show_findings, show_omissions
@@ -67,6 +67,8 @@ def _render(out: Printer, result: "CopyResult", to: str) -> None:
     done = f"{count(len(result.copied), 'snapshot')} to {result.vault}{there}{lost}"
     if result.dry_run:
         out.line(f"Would copy {done}; at most {size(result.bytes)} to move.")
+        out.advice("Nothing was written: this was a dry run.")
     else:
         out.advice(f"Copied {done}; added {size(result.added_bytes)}.")
-        out.next(f"memkeep verify --all --vault {shlex.quote(to)}")
+        secret = f" --password-file {shlex.quote(to_password_file)}" if to_password_file else ""
+        out.next(f"memkeep verify --all --vault {shlex.quote(to)}{secret}")

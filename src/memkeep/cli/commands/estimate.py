@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from memkeep.ops.backup import FailedStore
     from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
 
+SHORTEST = 0.1  # seconds that are told apart from none
 SPEEDS = (1_000_000, 10_000_000, 100_000_000)  # bytes a second
 
 
@@ -85,7 +86,9 @@ def command(
             events=events,
         )
     return Reply(
-        result, lambda out: _show_backup(out, result), exit=worst((_room(result.fits), status_of_failed(result.failed)))
+        result,
+        lambda out: _show_backup(out, result, paths),
+        exit=worst((_room(result.fits), status_of_failed(result.failed))),
     )
 
 
@@ -96,7 +99,9 @@ def _room(fits: bool | None) -> int:  # noqa: FBT001 - a value, not a flag
     return PROBLEMS if fits is False else 0
 
 
-def _show_backup(out: Printer, result: "BackupEstimate") -> None:
+def _show_backup(out: Printer, result: "BackupEstimate", paths: tuple[str, ...]) -> None:
+    import shlex
+
     from memkeep.cli.views import show_omissions
 
     for store in result.stores:
@@ -106,9 +111,11 @@ def _show_backup(out: Printer, result: "BackupEstimate") -> None:
         show_omissions(out, store.omitted)
     for failed in result.failed:
         out.line("  ", Span("could not be taken: ", "bad"), failed.message)
-    out.line(f"In all {size(result.added_bytes)} would be added to {result.vault}")
+    out.line(f"In all, with index and log, {size(result.added_bytes)} would be added to {result.vault}")
     _show_space(out, result.free_bytes, fits=result.fits)
     _show_times(out, result.added_bytes, result.speed)
+    if result.fits is not False and not result.failed:
+        out.next(shlex.join(("memkeep", "backup", *paths)))
 
 
 def _show_restore(out: Printer, result: "RestoreEstimate") -> None:
@@ -128,4 +135,8 @@ def _show_space(out: Printer, free: int | None, *, fits: bool | None) -> None:
 
 def _show_times(out: Printer, amount: int, speed: int | None) -> None:
     for rate in (speed,) if speed else SPEEDS:
-        out.line(f"  {duration(amount / rate)} at {size(rate)}/s")
+        out.line(f"  {_lasting(amount / rate)} at {size(rate)}/s")
+
+
+def _lasting(seconds: float) -> str:
+    return duration(seconds) if seconds >= SHORTEST else f"less than {duration(SHORTEST)}"

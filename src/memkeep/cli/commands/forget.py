@@ -79,15 +79,15 @@ def _render(out: Printer, result: "ForgetResult", *, named: bool) -> None:
         taken = _taken(gone.created) if gone.created else "damaged"
         rows.append((gone.created or "", [short(gone.snapshot), taken, gone.system or "?", why, gone.path or ""]))
     for kept in result.kept if not named else ():
-        why = Span(", ".join(kept.reasons), "good")
+        why = Span("kept: " + ", ".join(kept.reasons), "good")
         rows.append((kept.created, [short(kept.snapshot), _taken(kept.created), kept.system, why, kept.path]))
     if rows:
         rows.sort(key=lambda row: row[0])
-        out.table(("snapshot", "taken", "system", "kept as", "store"), [row for _, row in rows])
+        out.table(("snapshot", "taken", "system", "verdict", "store"), [row for _, row in rows])
     many = count(len(result.forgotten), "snapshot")
     if result.dry_run:
         out.advice(f"Would forget {many} and keep {len(result.kept)}.")
-        out.advice("Nothing was changed: this was a dry run.")
+        out.advice("Nothing was written: this was a dry run.")
         return
     out.advice(f"Forgot {many}, kept {len(result.kept)}.")
     days = [one.locked_until for one in result.forgotten if one.locked_until]

@@ -143,8 +143,8 @@ def _render(out: Printer, result: "KeyResult") -> None:
     else:
         out.line("The vault is not encrypted: it has no keys.")
     if result.removed:
-        out.advice("Who had a revoked password and a copy of the vault may have kept the master key: see --help.")
-        out.next("memkeep key list")
+        out.advice("Who had a revoked password and a copy of the vault may have kept the master key.")
+        out.next("memkeep key --help   # says what to do then")
 
 
 def _made(created: str | None) -> str:

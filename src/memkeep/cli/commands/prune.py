@@ -37,7 +37,10 @@ def command(face: Face, *, grace: str | None, dry_run: bool) -> Reply:
 
 def _render(out: Printer, result: "PruneResult") -> None:
     what = "Would remove" if result.dry_run else "Removed"
-    out.line(f"{what} {size(result.removed_bytes)} in {count(result.removed_objects, 'object')}.")
+    if result.removed_objects or result.marked_until or result.held:
+        out.line(f"{what} {size(result.removed_bytes)} in {count(result.removed_objects, 'object')}.")
+    else:
+        out.line("There is nothing to remove: too little of it is unneeded to be worth storing the rest again.")
     if result.copied_bytes:
         out.advice(
             f"  {size(result.copied_bytes)} that are still needed {'would be' if result.dry_run else 'were'} copied"

@@ -74,9 +74,16 @@ def _render(out: Printer, result: "RepairResult") -> None:
     for name in result.lost:
         out.line(Span(short(name), "bold"), Span("  is lost", "bad"), "  (its manifest is damaged or gone)")
     show_findings(out, result.findings)
-    out.line(f"{count(len(result.whole), 'snapshot')} whole, {len(result.hurt) + len(result.lost)} not.")
-    if result.hurt:
-        out.next(f"memkeep backup   (then, to do without them: memkeep forget {short(result.hurt[0].snapshot)})")
+    mendable = result.rebuilt_packs or result.damaged_packs or result.removed
+    found = mendable or result.hurt or result.lost or result.findings
+    nothing = "" if found else "; there is nothing to mend"
+    out.line(f"{count(len(result.whole), 'snapshot')} whole, {len(result.hurt) + len(result.lost)} not{nothing}.")
+    if result.dry_run and mendable:
+        out.next("memkeep repair")
+    elif result.hurt:
+        out.next(f"memkeep backup   # then, to do without them: memkeep forget {short(result.hurt[0].snapshot)}")
+    elif result.lost:
+        out.next(f"memkeep forget {short(result.lost[0])}   # to do without it")
     else:
         out.next("memkeep verify --all")
 

@@ -45,12 +45,12 @@ def _render(out: Printer, result: "SnapshotList") -> None:
             )
             for row in result.snapshots
         ]
-        header = ("snapshot", "taken", "system", "records", "added", "rung", "tag", "store")
+        header = ("snapshot", "taken", "system", "records", "added", "proven", "tag", "store")
         out.table(header, rows, right=(3, 4))
     else:
         out.line("There is no snapshot.")
     for key in result.unreadable:
-        out.line(Span("damaged: ", "bad"), key)
+        out.line(Span("damaged or lost: ", "bad"), key)
     if result.unreadable:
         out.next("memkeep verify --all")
     else:

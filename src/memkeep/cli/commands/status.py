@@ -117,7 +117,7 @@ def _proven(row: "StoreStatus") -> Text:
 
 def _next(result: "StatusResult", bare: int) -> str:
     if not result.stores:
-        return "memkeep demo   (or, for a store elsewhere: memkeep discover PATH)"
+        return "memkeep demo   # or, for a store elsewhere: memkeep discover PATH"
     if result.vault is None:
         return "memkeep init"
     return "memkeep backup" if bare else "memkeep snapshots"

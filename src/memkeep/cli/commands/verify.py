@@ -85,3 +85,5 @@ def _render(out: Printer, rows: "Sequence[VerifyResult]", findings: "Sequence[Fi
         out.line(short(row.snapshot), "  ", rung(row.rung))
     show_findings(out, findings)
     out.advice(f"{count(len(findings), 'finding')}." if findings else "All is well.")
+    if any(finding.mend == "memkeep repair" for finding in findings):
+        out.next("memkeep repair --dry-run")
