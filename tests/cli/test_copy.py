@@ -54,7 +54,7 @@ def test_what_a_copy_says(two: tuple[Path, Path], run_cli: Callable) -> None:
     env = {"MEMKEEP_TO_PASSWORD": "other"}
     tried = run_cli("copy", "--to", two[1], "--dry-run", env=env)
     assert tried.code == 0
-    assert tried.stdout.splitlines()[-1].startswith(f"Would copy 1 snapshot to {two[1]}; at most ")
+    assert tried.stdout.splitlines()[-2].startswith(f"Would copy 1 snapshot to {two[1]}; at most ")
     done = run_cli("copy", "--to", two[1], env=env)
     assert f"Copied 1 snapshot to {two[1]}; added " in done.stdout
     assert f"memkeep verify --all --vault {two[1]}" in done.stdout

@@ -137,7 +137,7 @@ def test_quiet_keeps_lines_and_drops_advice() -> None:
     [
         ("memkeep show 3f", "memkeep show 3f --vault '/my vault'"),
         ("memkeep demo   (or: memkeep status)", "memkeep demo   (or: memkeep status)"),
-        ("memkeep init   (once)", "memkeep init --vault '/my vault'   (once)"),
+        ("memkeep init   # once", "memkeep init --vault '/my vault'   # once"),
         ("memkeep init --vault X", "memkeep init --vault X"),
         ("memkeep show --help", "memkeep show --help"),
         ("ls -l memkeep", "ls -l memkeep"),

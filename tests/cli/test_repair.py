@@ -12,7 +12,7 @@ def test_what_a_repair_says_and_how_it_ends(new_vault: Callable[..., OpenVault],
     new_vault("vault").backup(agent.build(home / "agent" / "memory", lance=False))
     words = ("repair", "--vault", home / "vault")
     env = {"MEMKEEP_PASSWORD": "pw"}
-    assert run_cli(*words, env=env).stdout.splitlines()[0] == "1 snapshot whole, 0 not."
+    assert run_cli(*words, env=env).stdout.splitlines()[0] == "1 snapshot whole, 0 not; there is nothing to mend."
     for segment in (home / "vault" / "index").iterdir():
         segment.unlink()
     tried = run_cli(*words, "--dry-run", env=env)

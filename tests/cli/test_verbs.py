@@ -433,4 +433,7 @@ def test_key_refuses_words_that_make_no_sense(world: World) -> None:
 def test_without_a_terminal_key_says_which_flag_gives_the_new_password(home: Path, run_cli: Callable) -> None:
     run_cli("init", "--vault", "v", "--password-command", "echo pw")
     ran = run_cli("key", "add", "--vault", "v", "--password-command", "echo pw", "--json")
-    assert (ran.code, ran.json["error"]["hint"]) == (12, "memkeep key add --new-password-file FILE --vault v")
+    assert (ran.code, ran.json["error"]["hint"]) == (
+        12,
+        "memkeep key add --new-password-file FILE --vault v --password-command 'echo pw'",
+    )

@@ -17,10 +17,10 @@ CREATED = "2026-01-01T00:00:00+00:00"
 
 def test_a_password_opens_its_slot_and_no_other_does() -> None:
     slot = crypto.password_slot(MASTER, "correct horse", VAULT, CREATED)
-    assert crypto.find_master([slot], "correct horse", VAULT) == MASTER
+    assert crypto.find_master([slot], "correct horse", VAULT, "here") == MASTER
     for wrong in ("correct horsf", "", "correct horse ", "Correct horse", "\0"):
         with pytest.raises(WrongKeyError) as error:
-            crypto.find_master([slot], wrong, VAULT)
+            crypto.find_master([slot], wrong, VAULT, "here")
         assert error.value.code == "wrong_key"
 
 
@@ -29,26 +29,26 @@ def test_a_password_is_the_same_however_its_letters_are_composed() -> None:
     decomposed = unicodedata.normalize("NFD", composed)
     assert composed != decomposed
     slot = crypto.password_slot(MASTER, composed, VAULT, CREATED)
-    assert crypto.find_master([slot], decomposed, VAULT) == MASTER
+    assert crypto.find_master([slot], decomposed, VAULT, "here") == MASTER
 
 
 def test_a_password_may_be_any_bytes() -> None:
     odd = b"\xff\xfe not text".decode("utf-8", "surrogateescape")
     slot = crypto.password_slot(MASTER, odd, VAULT, CREATED)
-    assert crypto.find_master([slot], odd, VAULT) == MASTER
+    assert crypto.find_master([slot], odd, VAULT, "here") == MASTER
 
 
 def test_a_slot_of_another_vault_opens_nothing_here() -> None:
     slots = [crypto.password_slot(MASTER, "pw", "1" * 32, CREATED), crypto.recovery_slot(MASTER, "1" * 32, CREATED)[0]]
     with pytest.raises(WrongKeyError):
-        crypto.find_master(slots, "pw", VAULT)
+        crypto.find_master(slots, "pw", VAULT, "here")
 
 
 def test_where_only_the_recovery_key_is_left_that_is_said() -> None:
     slot, typed = crypto.recovery_slot(MASTER, VAULT, CREATED)
     with pytest.raises(WrongKeyError, match="no password slot is left"):
-        crypto.find_master([slot], "correct horse", VAULT)
-    assert crypto.find_master([slot], typed, VAULT) == MASTER
+        crypto.find_master([slot], "correct horse", VAULT, "here")
+    assert crypto.find_master([slot], typed, VAULT, "here") == MASTER
 
 
 def test_with_many_slots_the_fitting_one_is_found() -> None:
@@ -58,8 +58,8 @@ def test_with_many_slots_the_fitting_one_is_found() -> None:
         recovery,
         crypto.password_slot(MASTER, "pw", VAULT, CREATED),
     ]
-    assert crypto.find_master(slots, "pw", VAULT) == MASTER
-    assert crypto.find_master(slots, typed, VAULT) == MASTER
+    assert crypto.find_master(slots, "pw", VAULT, "here") == MASTER
+    assert crypto.find_master(slots, typed, VAULT, "here") == MASTER
 
 
 @pytest.mark.property
@@ -95,7 +95,7 @@ def test_any_text_is_a_recovery_key_or_not(text: str) -> None:
 def test_the_recovery_key_opens_the_vault_in_lower_case_with_spaces_and_confused_letters() -> None:
     slot, spelled = crypto.recovery_slot(MASTER, VAULT, CREATED)
     typed = spelled.lower().replace("-", " ").replace("0", "o").replace("1", "l")
-    assert crypto.find_master([slot], typed, VAULT) == MASTER
+    assert crypto.find_master([slot], typed, VAULT, "here") == MASTER
 
 
 @pytest.mark.parametrize("typo", ["symbol", "swap", "missing", "doubled", "foreign"])
@@ -109,7 +109,7 @@ def test_a_mistyped_recovery_key_is_told_as_one(typo: str) -> None:
         "foreign": spelled[:7] + "U" + spelled[8:],
     }[typo]
     with pytest.raises(WrongKeyError, match="mistyped") as error:
-        crypto.find_master([slot, crypto.password_slot(MASTER, "pw", VAULT, CREATED)], typed, VAULT)
+        crypto.find_master([slot, crypto.password_slot(MASTER, "pw", VAULT, CREATED)], typed, VAULT, "here")
     assert error.value.code == "recovery_key_mistyped"
 
 
@@ -117,13 +117,13 @@ def test_a_password_that_looks_like_a_recovery_key_is_a_password() -> None:
     password = "abcd-efgh-jkmn-pqrs-tvwx-yz01-2345-6789"
     assert crypto.parse_recovery(password) is None
     slot = crypto.password_slot(MASTER, password, VAULT, CREATED)
-    assert crypto.find_master([slot], password, VAULT) == MASTER
+    assert crypto.find_master([slot], password, VAULT, "here") == MASTER
 
 
 def test_a_valid_recovery_key_of_another_vault_is_wrong_but_not_mistyped() -> None:
     slot, _ = crypto.recovery_slot(MASTER, VAULT, CREATED)
     with pytest.raises(WrongKeyError) as error:
-        crypto.find_master([slot], crypto.spell_recovery(bytes(16)), VAULT)
+        crypto.find_master([slot], crypto.spell_recovery(bytes(16)), VAULT, "here")
     assert error.value.code == "wrong_key"
 
 
@@ -135,7 +135,7 @@ def test_a_slot_with_another_salt_or_content_opens_nothing(kind: str, field: str
     value = getattr(slot, field)
     other = msgspec.structs.replace(slot, **{field: value[:-1] + ("0" if value[-1] != "0" else "1")})
     with pytest.raises(WrongKeyError):
-        crypto.find_master([crypto.check_slot(other, "keys/x")], "pw" if kind == "password" else typed, VAULT)
+        crypto.find_master([crypto.check_slot(other, "keys/x")], "pw" if kind == "password" else typed, VAULT, "here")
 
 
 SLOT = Slot(
