@@ -78,7 +78,7 @@ def _render(out: Printer, result: "RepairResult") -> None:
     found = mendable or result.hurt or result.lost or result.findings
     nothing = "" if found else "; there is nothing to mend"
     out.line(f"{count(len(result.whole), 'snapshot')} whole, {len(result.hurt) + len(result.lost)} not{nothing}.")
-    if result.dry_run and mendable:
+    if result.dry_run and mendable and not result.brought_bytes:
         out.next("memkeep repair")
     elif result.hurt:
         out.next(f"memkeep backup   # then, to do without them: memkeep forget {short(result.hurt[0].snapshot)}")
