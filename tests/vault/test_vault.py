@@ -321,3 +321,11 @@ def test_nothing_of_a_snapshot_can_be_read_in_an_encrypted_vault(password: str |
         assert not [word for word in words[:2] + words[3:] if word in everything]
         kinds = {data[8:10] for key, data in storage.objects.items() if key != "config" and not key.startswith("keys/")}
         assert kinds == {kind + b"\x01" for kind in (crypto.PACK, crypto.INDEX, crypto.SNAPSHOT, crypto.SEAL)}
+
+
+def test_what_another_process_has_added_since_the_index_was_read_is_found() -> None:
+    storage = MemoryStorage()
+    vaults.create(storage, None)
+    before = vaults.open_vault(storage, None)
+    made = take(vaults.open_vault(storage, None), {"a": b"new" * 999}, created="1")
+    assert read(before, before.resolve(made.id)) == {"a": b"new" * 999}
