@@ -508,6 +508,22 @@ def test_a_lost_pack_is_stored_again(vault: Vault, storage: MemoryStorage, reope
         assert [read(one, snapshot)["a"] for snapshot in one.snapshots()[1:]] == [data]
 
 
+def test_a_lost_pack_that_another_thread_has_met_first_is_passed_by_too(
+    vault: Vault, storage: MemoryStorage, reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noise(3 * CHUNK, 1)
+    first = take(vault, {"a": data}, created="1")
+    reading, again = reopen(), reopen()
+    (pack,) = [stat.key for stat in storage.list(layout.DATA)]
+    del storage.objects[pack]
+    again.index.distrust(pack)
+    take(again, {"a": data}, created="2")
+    reading.refresh()
+    distrust = reading.index.distrust
+    monkeypatch.setattr(reading.index, "distrust", lambda bad: distrust(bad) and False)
+    assert read(reading, first) == {"a": data}
+
+
 def test_what_was_stored_again_heals_older_snapshots(vault: Vault, storage: MemoryStorage, reopen: Reopen) -> None:
     data = noise(30 * CHUNK, 1)
     first = take(vault, {"a": data}, created="1")

@@ -34,16 +34,17 @@ class Held:
     """A lease while its `with` block runs; `VaultLeasedError` names who holds one that excludes it.
 
     Who only looks, in a dry run, never enters it: then nothing is written, and `others` still tells who is at work.
+    A `nameless` one tells neither host nor user: it is written before there are keys to hide them.
     """
 
-    def __init__(self, storage: Storage, keys: Keys, what: str, *, exclusive: bool) -> None:
+    def __init__(self, storage: Storage, keys: Keys, what: str, *, exclusive: bool, nameless: bool = False) -> None:
         self._storage = storage
         self._keys = keys
         self._lease = Lease(
             what=what,
             exclusive=exclusive,
-            host=socket.gethostname(),
-            user=_user(),
+            host="some machine" if nameless else socket.gethostname(),
+            user="someone" if nameless else _user(),
             pid=os.getpid(),
             machine=_machine(),
             since=clock.now().isoformat(timespec="seconds"),
@@ -229,4 +230,4 @@ def _machine() -> str:
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    return f"{socket.gethostname()} {random.SystemRandom().getrandbits(64):x}"
+    return f"{random.SystemRandom().getrandbits(128):x}"

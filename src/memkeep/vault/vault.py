@@ -345,7 +345,7 @@ def create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
 
     Key slots and the first seal come first, `config` last: a crash leaves no vault rather than half of one.
     """
-    with Held(storage, Keys(None, ""), "init", exclusive=True):
+    with Held(storage, Keys(None, ""), "init", exclusive=True, nameless=password is not None):
         return _create(storage, password)
 
 
