@@ -21,12 +21,13 @@ from memkeep.systems import (
     openclaw_json,
     openclaw_lancedb,
     servers,
+    thanos,
 )
 from memkeep.systems.base import OpenClaw, Places, ServerSystem, System
 from memkeep.systems.look import DEPTH, Look
 
-SYSTEMS: tuple[System, ...] = (openclaw_core, openclaw_hybrid, openclaw_lancedb, oc_memory)
-SERVER_SYSTEMS: tuple[ServerSystem, ...] = ()
+SYSTEMS: tuple[System, ...] = (openclaw_core, openclaw_hybrid, openclaw_lancedb, oc_memory, thanos)
+SERVER_SYSTEMS: tuple[ServerSystem, ...] = (thanos,)
 NAMES = (*(system.name for system in SYSTEMS), custom.name)
 
 
