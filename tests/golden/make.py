@@ -21,9 +21,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyrage
+
 import memkeep
 
-PASSWORD, OTHER, PASSPHRASE = "golden password", "another password", "golden passphrase"
+PASSWORD, OTHER = "golden password", "another password"
 DAYS = 5
 FORGOTTEN = 1
 
@@ -84,11 +86,13 @@ def make(target: Path) -> None:
         vault.forget(made[FORGOTTEN])
         vault.prune()
         vault.pack("latest", target / "packed.tar.zst")
-        vault.pack("latest", target / "packed.tar.zst.age", passphrase=PASSPHRASE)
+        identity = pyrage.x25519.Identity.generate()  # a passphrase would cost what this machine can bear, not others
+        vault.pack("latest", target / "packed.tar.zst.age", recipients=[str(identity.to_public())])
         expected = {
             "version": 1,
             "written_by": memkeep.__version__,
-            "passwords": {"vault": PASSWORD, "mirror": OTHER, "packed": PASSPHRASE},
+            "passwords": {"vault": PASSWORD, "mirror": OTHER},
+            "identity": str(identity),
             "recovery": recovery,
             "forgotten": made[FORGOTTEN],
             "vault": listed(vault, home / "truth"),

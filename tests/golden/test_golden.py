@@ -87,8 +87,11 @@ def test_the_reader_that_knows_only_the_format_reads_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["packed.tar.zst", "packed.tar.zst.age"])
 def test_the_packed_file_gives_the_last_snapshot(name: str, tmp_path: Path) -> None:
-    passphrase = EXPECTED["passwords"]["packed"] if name.endswith(".age") else None
-    memkeep.restore_file(HERE / name, to=tmp_path / "back", passphrase=passphrase)
+    identity = tmp_path / "identity"
+    identity.write_text(EXPECTED["identity"])
+    identity.chmod(0o600)
+    identities = [identity] if name.endswith(".age") else []
+    memkeep.restore_file(HERE / name, to=tmp_path / "back", identities=identities)
     assert files_of(tmp_path / "back") == EXPECTED["vault"][max(EXPECTED["vault"], key=_created)]["files"]
 
 
