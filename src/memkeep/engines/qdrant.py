@@ -10,18 +10,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from memkeep.engines import qdrant_edge, qdrant_freeze, qdrant_image, qdrant_inspect
-from memkeep.engines.base import ServerInspection
+from memkeep.engines.base import Rebuilt, ServerInspection
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_dense import Shelf
 from memkeep.engines.qdrant_edge import Point, Shard
 from memkeep.engines.qdrant_freeze import Freezer, Frozen
-from memkeep.engines.qdrant_http import Address, address
+from memkeep.engines.qdrant_http import Address, Server, address
 from memkeep.engines.qdrant_ids import UnknownLayoutError
-from memkeep.engines.qdrant_image import CollectionImage
+from memkeep.engines.qdrant_image import CollectionImage, ShardImage
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
-from memkeep.errors import StoreError
+from memkeep.engines.qdrant_rebuild import Rebuilder, Streams, existing
+from memkeep.errors import StoreError, UnsupportedError
+from memkeep.events import Events
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableState
 from memkeep.records.groups import Group
 
@@ -39,8 +42,7 @@ class QdrantEngine:
     def freeze(self, part: Part, root: Path, scratch: Path) -> "Iterator[QdrantOpened]":  # noqa: ARG002 - no files
         """Stream the snapshots of all shards into `scratch`. Raises `StoreError`, `UnsupportedError`."""
         where = address(part.path)
-        frozen = Freezer(where, part.name, scratch / "image").freeze()
-        opened = QdrantOpened(part, scratch / "image", scratch, frozen, where)
+        opened = QdrantOpened(part, scratch / "image", scratch, _frozen(where, part.name, scratch), where)
         try:
             yield opened
         finally:
@@ -71,6 +73,32 @@ class QdrantEngine:
     def size(self, part: Part) -> int:
         """Return about how many bytes the vectors and payloads take."""
         return qdrant_inspect.size(address(part.path))
+
+    def aim(self, part: Part, url: str) -> str:
+        """Return the collection that a URL names, else the one of the part's own name."""
+        name = address(part.path).collection
+        return url if address(url).collection else f"{url.rstrip('/')}/{quote(name, safe='')}"
+
+    def exists(self, part: Part, target: str) -> bool:  # noqa: ARG002 - the URL says all
+        """Say whether there is a collection, or an alias of one."""
+        with Server(address(target)) as server:
+            return existing(server) is not None
+
+    def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
+        """Put an image into a server; see `qdrant_rebuild`."""
+        with self.open(part, root) as opened:
+
+            def look(where: Address, folder: Path) -> Streams:
+                there = QdrantOpened(part, folder / "image", folder, _frozen(where, part.name, folder), where)
+                return there.streams
+
+            if not qdrant_edge.installed():
+                raise UnsupportedError(
+                    "a Qdrant collection can't be compared without the package qdrant-edge-py",
+                    hint="pip install 'memkeep[qdrant]'",
+                )
+            rebuilder = Rebuilder(root / part.name, opened.image, opened.streams, look, events)
+            return rebuilder.rebuild(address(target), replace=replace)
 
 
 class QdrantOpened:
@@ -173,28 +201,22 @@ class QdrantOpened:
     def close(self) -> None:
         """Let go of nothing: the folder is the caller's."""
 
-    def points(self, *, plain: bool) -> Iterator[list[Point]]:
-        """Yield the points of all shards in batches. Raises `StoreError`, `UnknownLayoutError`."""
-        for shard in self.image.shards:
-            opened = self._shard(shard.id, plain=plain)
-            try:
-                yield from _living(opened, frozenset(shard.deleted))
-            finally:
-                opened.close()
+    def streams(self, *, plain: bool = True) -> list[Iterator[list[Point]]]:
+        """Return the points of each shard, in batches in the order of their ids. Raises `StoreError`."""
+        return [self._points(shard, plain=plain) for shard in self.image.shards]
+
+    def _points(self, state: ShardImage, *, plain: bool) -> Iterator[list[Point]]:
+        shard = self._shard(state.id, plain=plain)
+        try:
+            yield from _living(shard, frozenset(state.deleted))
+        finally:
+            shard.close()
 
     def _read(self, bits: dict[str, int], probes: tuple[Probe, ...] | None) -> tuple[PayloadRows, tuple[Probe, ...]]:
-        try:
-            return self._rows(bits, probes, plain=True)
-        except UnknownLayoutError:
-            return self._rows(bits, probes, plain=False)
-
-    def _rows(
-        self, bits: dict[str, int], probes: tuple[Probe, ...] | None, *, plain: bool
-    ) -> tuple[PayloadRows, tuple[Probe, ...]]:
         with ExitStack() as stack:
             shards = []
             for shard in self.image.shards:
-                opened = self._shard(shard.id, plain=plain)
+                opened = self._shard(shard.id, plain=True)
                 stack.callback(opened.close)
                 shards.append((opened, frozenset(shard.deleted)))
             asker = self._asker(shards, probes)
@@ -275,6 +297,10 @@ class QdrantOpened:
 
     def _path(self, entry: Entry) -> Path:
         return self._folder / entry.path.removeprefix(f"{self._part.name}/")
+
+
+def _frozen(where: Address, part: str, folder: Path) -> Frozen:
+    return Freezer(where, part, folder / "image").freeze()
 
 
 def _living(shard: Shard, deleted: frozenset[int | str]) -> Iterator[list[Point]]:

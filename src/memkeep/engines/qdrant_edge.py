@@ -62,8 +62,8 @@ class Shard:
         self._aside = aside
         self._shelf: Shelf | None = None
         self._places: Places | None = None
-        _copy(folder, aside)
         with _meant(folder):
+            _copy(folder, aside)
             self._edge: Any = EdgeShard.load(str(aside))
             self.count: int = self._edge.count(CountRequest(exact=True))
         if plain:
@@ -75,16 +75,16 @@ class Shard:
         return self._shelf is not None
 
     def points(self) -> Iterator[list[Point]]:
-        """Yield all points in batches, in the order of their ids. Raises `UnknownLayoutError` and `StoreError`."""
-        from qdrant_edge import ScrollRequest
-
+        """Yield all points in batches, in the order of their ids. Raises `StoreError`."""
         offset, number = None, 0
         while True:
-            with _meant(self._aside):
-                request = ScrollRequest(offset=offset, limit=_BATCH, with_payload=True, with_vector=self._wanted())
-                records, offset = self._edge.scroll(request)
-            yield self._made(records)
-            number += 1
+            try:
+                batch, after = self._batch(offset)
+            except UnknownLayoutError:
+                self._give_up()
+                batch, after = self._batch(offset)
+            yield batch
+            offset, number = after, number + 1
             if number % _LET_GO == 0:
                 _let_go(self._aside)
             if offset is None:
@@ -108,8 +108,7 @@ class Shard:
 
     def close(self) -> None:
         """Let go of the files and remove the copy."""
-        if self._shelf is not None:
-            self._shelf.close()
+        self._give_up()
         self._edge.close()
         shutil.rmtree(self._aside, ignore_errors=True)
 
@@ -119,12 +118,24 @@ class Shard:
             return True
         return [name for name in self._names if name not in self._shelf.names]
 
-    def _made(self, records: Sequence[Any]) -> list[Point]:
+    def _give_up(self) -> None:
+        """Let the engine give plain vectors too."""
+        if self._shelf is not None:
+            self._shelf.close()
+        self._shelf = self._places = None
+
+    def _batch(self, offset: Any) -> tuple[list[Point], Any]:
+        """Return some points, and where to go on. Raises `UnknownLayoutError` when the fast way fails."""
+        from qdrant_edge import ScrollRequest
+
+        with _meant(self._aside):
+            request = ScrollRequest(offset=offset, limit=_BATCH, with_payload=True, with_vector=self._wanted())
+            records, after = self._edge.scroll(request)
         points = [Point(_id(record), record.payload or {}, _vectors(record.vector)) for record in records]
         if self._shelf is not None and self._places is not None:
             for point, place in zip(points, self._places.find([point.id for point in points]), strict=True):
                 point.vectors.update(self._shelf.vectors(place))
-        return points
+        return points, after
 
     def _look(self, segments: list[Path]) -> None:
         """Take the fast way when it gives what the engine gives."""
@@ -230,7 +241,7 @@ class _meant:  # noqa: N801 - reads as a word of the statement
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None or isinstance(error, StoreError | KeyboardInterrupt | SystemExit | GeneratorExit | OSError):
+        if error is None or isinstance(error, StoreError | KeyboardInterrupt | SystemExit | GeneratorExit):
             return
         raise StoreError(f"shard {self._name} cannot be read without its server: {error}") from error
 

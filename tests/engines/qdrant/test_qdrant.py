@@ -52,7 +52,9 @@ def test_every_point_of_every_kind_is_read_as_the_server_has_it(
     client.put(name, [odd_point(i, seed=1000) for i in range(0, 40, 3)])
     client.delete(name, [1, 3, odd_point(4)["id"]])
     with engine.freeze(part(name), tmp_path, tmp_path) as opened:
-        read = {point.id: rounded(point) for batch in opened.points(plain=plain) for point in batch}
+        read = {
+            point.id: rounded(point) for stream in opened.streams(plain=plain) for batch in stream for point in batch
+        }
     told = {ident: rounded(as_told(point)) for ident, point in client.points(name).items()}
     assert read == told
     assert len(read) == 117
@@ -73,7 +75,7 @@ def test_an_indexed_collection_is_read_as_the_server_has_it(
     client.delete(name, list(range(10)))
     client.put(name, plain_points(20, 10, 64, batch=1))
     with engine.freeze(part(name), tmp_path, tmp_path) as opened:
-        read = {point.id: point for batch in opened.points(plain=True) for point in batch}
+        read = {point.id: point for stream in opened.streams(plain=True) for batch in stream for point in batch}
         shard = opened._shard(0, plain=True)
         assert shard.plain, "vectors were not read from the files"
         shard.close()
