@@ -18,6 +18,8 @@ It is TOML at `~/.config/memkeep/config.toml` (the platform's config folder), or
     exclude = ["*.log"]                  # names under the path, or patterns
     servers = ["qdrant://localhost:6333/notes"]   # only for `custom`: what of the store lies in servers
     password_file = "~/.qdrant-key"      # of the servers: password or API key
+    stop = "docker compose stop api"     # what writes to the store stands still while it is frozen
+    start = "docker compose start api"   # needed with `stop`; it is run whatever happens
 
     [[stores.work.parts]]                # only for `custom`: which columns are what
     name = "memory.db"
@@ -124,6 +126,8 @@ class StoreSettings(Value):
     exclude: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
     password_file: str | None = None
+    stop: str | None = None
+    start: str | None = None
 
 
 class Retention(Value):
@@ -189,7 +193,11 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         raise _wrong(path, f"is not valid TOML: {error}") from error
     if "file" in raw:
         raise _unknown(path, "file", Config)
-    return msgspec.structs.replace(_struct(raw, Config, "", path), file=str(path))
+    config = _struct(raw, Config, "", path)
+    for name, store in config.stores.items():
+        if (store.stop is None) != (store.start is None):
+            raise _wrong(path, f"`stores.{name}` needs `stop` and `start`, or neither")
+    return msgspec.structs.replace(config, file=str(path))
 
 
 def settle(flag: T | None, env: T | None, file: T | None, default: T) -> T:

@@ -101,6 +101,13 @@ class Part(Value):
     secrets: tuple[str, ...] = ()  # dotted JSON keys to redact when secrets are not taken (config files)
 
 
+class Hooks(Value):
+    """How to stop and start a product, as a shell runs it."""
+
+    stop: str
+    start: str
+
+
 class Store(Value):
     """One live instance of a system."""
 
@@ -113,6 +120,7 @@ class Store(Value):
     fingerprint: dict[str, Any] = {}  # embedding provider/model/dims, schema and product versions
     omitted: tuple[Omission, ...] = ()  # known from the layout alone (.env files, links that leave the store)
     findings: tuple[Finding, ...] = ()
+    hooks: Hooks | None = None  # when the settings say that it is to stand still while it is frozen
 
 
 class Entry(Value):

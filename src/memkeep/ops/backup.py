@@ -31,6 +31,7 @@ from memkeep.model import (
 from memkeep.ops import secrets
 from memkeep.ops.compare import UNREADABLE
 from memkeep.ops.freeze import Held, Moment, freeze
+from memkeep.ops.hooks import stopped
 from memkeep.ops.in_place import refuse_interrupted
 from memkeep.ops.prove import Packs, chunks_of, commit, packs_of, pruned, read_back
 from memkeep.ops.scratch import scratch
@@ -287,7 +288,9 @@ class _Run:
     ) -> tuple[list[PartImage], bool]:
         """Freeze all parts and store them; all over again when one did not stay one moment while it was read."""
         for attempt in range(RETRIES):
-            with freeze(self._store, self._parts, folder / str(attempt)) as moment:
+            with stopped(self._store.hooks, Path(self._store.root or "/"), self._findings):
+                moment = freeze(self._store, self._parts, folder / str(attempt))
+            with moment:
                 stored = self._store_moment(writer, moment, before, check=check)
                 broken = [held.part.path for held in moment.held if not held.opened.held()]
                 if not broken:

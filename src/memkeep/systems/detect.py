@@ -11,7 +11,7 @@ import msgspec
 
 from memkeep.config import Config, StoreSettings
 from memkeep.errors import StoreError, UsageError
-from memkeep.model import Store, is_url
+from memkeep.model import Hooks, Store, is_url
 from memkeep.systems import (
     custom,
     detect_urls,
@@ -64,11 +64,11 @@ def discover(
     for top, inside in folders.items():
         with _telling(trouble, top):
             for store in _stores_at(look, top, inside, usual, config, expected=places is not None):
-                found.setdefault((store.system, store.path), store)
+                found.setdefault((store.system, store.path), _with_hooks(store, config, usual))
     for url in urls:
         with _telling(trouble, servers.told(url)[1]):
             for store in detect_urls.stores_at(look, url, usual, config, SERVER_SYSTEMS, NAMES):
-                found.setdefault((store.system, store.path), store)
+                found.setdefault((store.system, store.path), _with_hooks(store, config, usual))
     for name, settings in config.stores.items() if trouble is not None else ():
         with _telling(trouble, path := _expanded(settings.path, usual.home)):
             if not is_url(settings.path) and not path.exists():
@@ -85,6 +85,17 @@ def _telling(trouble: Callable[[str, StoreError], None] | None, place: Path | st
         if trouble is None:
             raise
         trouble(str(place), error)
+
+
+def _with_hooks(store: Store, config: Config, places: Places) -> Store:
+    """Return a store with the hooks that the settings give it."""
+    if is_url(store.path):
+        _, settings = detect_urls.settings_of(store.path, config)
+    else:
+        _, settings = _settings_of(Path(store.path), config, places)
+    if settings.stop is None or settings.start is None:
+        return store
+    return msgspec.structs.replace(store, hooks=Hooks(stop=settings.stop, start=settings.start))
 
 
 def _places(environ: Mapping[str, str]) -> Places:

@@ -19,7 +19,7 @@ def stores_at(
     Raises `StoreError` when the server can't be reached or has nothing there.
     """
     said, url = servers.told(text)
-    name, settings = _settings_of(url, config)
+    name, settings = settings_of(url, config)
     if settings.password_file:
         logins.remember_file(url, settings.password_file)
     wanted = said or settings.system or (custom.name if settings.parts else "")
@@ -41,7 +41,8 @@ def of_settings(config: Config) -> list[str]:
     return [store.path for store in config.stores.values() if is_url(store.path)]
 
 
-def _settings_of(url: str, config: Config) -> tuple[str, StoreSettings]:
+def settings_of(url: str, config: Config) -> tuple[str, StoreSettings]:
+    """Return the name and the settings of the store at a URL, empty ones when none has it."""
     for name, settings in config.stores.items():
         if is_url(settings.path) and servers.told(settings.path)[1] == url:
             return name, settings
