@@ -1,0 +1,126 @@
+"""Tables of a Postgres database, pgvector's among them: one transaction, and binary COPY both ways.
+
+A part is a database, or the tables of it that `include` names as `schema.table`; its image is files that `psql` can
+load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
+"""
+# ruff: noqa: S608 - names can't be bound; `postgres_tables.quote` quotes them
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from memkeep.engines import logins
+from memkeep.engines.base import Rebuilt, ServerInspection
+from memkeep.engines.postgres_catalogue import relations
+from memkeep.engines.postgres_connect import connected
+from memkeep.engines.postgres_freeze import Taken, choose, snapshot, states, take
+from memkeep.engines.postgres_image import Image
+from memkeep.errors import MemkeepError, StoreError
+from memkeep.events import Events
+from memkeep.model import Entry, Finding, Omission, Part, Run, Severity
+
+
+class Frozen(Image):
+    """One moment of live tables, copied out of their server."""
+
+    def __init__(self, part: Part, root: Path, scratch: Path, taken: Taken) -> None:
+        super().__init__(part, root, scratch)
+        self.how = f"one read-only transaction (PostgreSQL {taken.server.split()[0]})"
+        self._taken = taken
+
+    def runs(self, entry: Entry) -> tuple[Run, ...]:
+        """Return where vectors lie in a file of them."""
+        return self._taken.runs.get(entry.path.removeprefix(f"{self.part.name}/"), ())
+
+    def moved(self) -> bool:
+        """Say whether a row of the tables was written since; also when the server no longer says."""
+        try:
+            with connected(self.part.path) as connection:
+                if snapshot(connection) == self._taken.snapshot:
+                    return False
+                there = [one for one in relations(connection) if one.full in self._taken.states]
+                return states(connection, there) != self._taken.states
+        except StoreError:
+            return True
+
+    def omitted(self) -> list[Omission]:
+        """Return the tables, and what of tables, the image has not."""
+        return [Omission(part=self._named(left.name), reason=left.reason) for left in self._taken.left]
+
+    def findings(self) -> list[Finding]:
+        """Return what was noticed; a table that could not be read is an error."""
+        found = [
+            self.finding(
+                "postgres_table_unread" if left.lost else "postgres_left_out",
+                f"{left.name} {'is' if left.lost else 'has something that is'} left out: {left.reason}.",
+                Severity.ERROR if left.lost else Severity.INFO,
+                "let the role read it: GRANT SELECT, or BYPASSRLS" if left.lost else "",
+            )
+            for left in self._taken.left
+        ]
+        return [*found, *super().findings()]
+
+    def _named(self, name: str) -> str:
+        return f"{self.part.name}/{name}"
+
+
+class PostgresEngine:
+    """Freezes, opens and rebuilds Postgres tables. See `engines.base.ServerEngine`."""
+
+    name = "postgres"
+
+    @contextmanager
+    def freeze(self, part: Part, root: Path, scratch: Path) -> Iterator[Frozen]:  # noqa: ARG002 - the contract's
+        """Copy the tables out at one moment, into `scratch`."""
+        image = scratch / "image"
+        taken = take(part, image / part.name)
+        yield Frozen(part, image, scratch, taken)
+
+    @contextmanager
+    def open(self, part: Part, root: Path) -> Iterator[Image]:
+        """Open the image that lies under a private folder."""
+        yield Image(part, root, None)
+
+    def count(self, part: Part, table: str) -> int | None:
+        """Count the rows of a live table; None when it can't be read."""
+        try:
+            with connected(part.path) as connection:
+                for one in relations(connection):
+                    if one.full == table and one.readable:
+                        row = connection.execute(f"SELECT count(*) FROM {one.sql}").fetchone()
+                        return int(row[0]) if row else None
+        except MemkeepError:
+            return None
+        return None
+
+    def size(self, part: Part) -> int:
+        """Return the bytes of the tables, without their indexes."""
+        with connected(part.path) as connection:
+            wanted, _ = choose(part, relations(connection))
+            row = connection.execute(
+                "SELECT coalesce(sum(pg_table_size(oid)), 0)::int8 FROM unnest(%s::oid[]) oid",
+                [[one.oid for one in wanted]],
+            ).fetchone()
+            return int(row[0]) if row else 0
+
+    def inspect(self, url: str) -> ServerInspection:
+        """Return the tables of a database."""
+        from memkeep.engines.postgres_inspect import inspect
+
+        return inspect(url)
+
+    def aim(self, part: Part, url: str) -> str:  # noqa: ARG002 - the contract's
+        """Return the database that a URL names: tables keep their schemas and names."""
+        return logins.clean(url)
+
+    def exists(self, part: Part, target: str) -> bool:
+        """Say whether one of the part's tables is there."""
+        mine = {*part.include, *(map_.table for map_ in part.maps)}
+        with connected(target) as connection:
+            return any(one.full in mine for one in relations(connection))
+
+    def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
+        """Put the image into a database, in one transaction."""
+        from memkeep.engines.postgres_rebuild import rebuild
+
+        return rebuild(Image(part, root, None), root / part.name, target, replace=replace, events=events)
