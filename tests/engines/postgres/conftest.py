@@ -47,7 +47,7 @@ class Database(NamedTuple):
         self.run(
             f"""CREATE TABLE memories (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), vector vector(64), payload jsonb);
             INSERT INTO memories (vector, payload) SELECT (SELECT array_agg(random())::vector
-            FROM generate_series(1, 64) WHERE i > 0), 
+            FROM generate_series(1, 64) WHERE i > 0),
             jsonb_build_object('data', 'text ' || i, 'user_id', 'user-' || i % 3, 'created_at',
             '2025-01-0' || 1 + i % 9) FROM generate_series(1, {rows}) i"""
         )

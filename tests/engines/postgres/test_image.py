@@ -20,7 +20,8 @@ CREATE TABLE things (
   id int GENERATED ALWAYS AS IDENTITY (START 5) PRIMARY KEY, v vector(70), anyv vector, h halfvec(200), s sparsevec(5),
   twice int GENERATED ALWAYS AS (n * 2) STORED, n serial, flag bool, i2 int2, i8 int8, f4 float4, f8 float8,
   num numeric, t text COLLATE "C", vc varchar(9), c char(3), b bytea, u uuid, j json, jb jsonb, d date, ti time,
-  tz timetz, ts timestamp, tstz timestamptz, iv interval, ia int[], ta text[][], bits bit(5), vb varbit, m macaddr, ip inet,
+  tz timetz, ts timestamp, tstz timestamptz, iv interval, ia int[], ta text[][], bits bit(5), vb varbit,
+  m macaddr, ip inet,
   mo mood, moods mood[], p pair, pos "My.Schema".positive, poss "My.Schema".positive[], r int4range, mr int4multirange,
   va vector[],
   rc regclass, tv tsvector, mny money);
