@@ -1,5 +1,6 @@
-"""Find again the vectors that a Lance compaction moved: an index of where the parent snapshot has each of them.
+"""Find again vectors that lie elsewhere now: an index of where the parent snapshot has each of them.
 
+A Lance compaction moves all of them, a row that is added to a table those behind it.
 Made only when a part brings many new bytes of vectors, since it decodes those of the parent.
 """
 
@@ -11,15 +12,14 @@ from memkeep.vault.reader import split_ids
 from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Blocks, block_digest
 
-WORTH = 4 << 20  # bytes of vectors in new files, below which they are just stored
+WORTH = 4 << 20  # bytes of vectors in changed files, below which they are just stored
 
 
-def known_blocks(vault: Vault, opened: Opened, entries: Sequence[Entry], parent: PartImage | None) -> Blocks | None:
-    """Return the parent's vectors, or None when the search would not pay."""
+def known_blocks(vault: Vault, opened: Opened, changed: Sequence[Entry], parent: PartImage | None) -> Blocks | None:
+    """Return the parent's vectors for files that are not as it has them, or None when the search would not pay."""
     if parent is None:
         return None
-    old = {one.entry.path: one.recipe.size for one in parent.entries if one.recipe}
-    new = [run for entry in entries if old.get(entry.path) != entry.size for run in opened.runs(entry)]
+    new = [run for entry in changed for run in opened.runs(entry)]
     if sum(run.count * run.stride for run in new) < WORTH:
         return None
     strides = {run.stride for run in new}

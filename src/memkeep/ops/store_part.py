@@ -30,7 +30,7 @@ from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Writer
 
 Redact = Callable[[bytes], bytes]
-SCANNED_FIRST = frozenset({"lance", "postgres", "qdrant"})
+SCANNED_FIRST = frozenset({"lance", "qdrant"})
 
 
 class Scan:
@@ -107,7 +107,9 @@ def _store_entries(
     old = {one.entry.path: one.recipe for one in parent.entries if one.recipe} if parent else {}
     entries = [*_folders_above(held), *held.opened.entries()]
     events.step(held.part.name, sum(entry.size for entry in entries))
-    blocks = known_blocks(vault, held.opened, entries, parent)
+    same = _unchanged(held, entries, old)
+    changed = [entry for entry in entries if entry.path not in same]
+    blocks = known_blocks(vault, held.opened, changed, parent)
     stored = []
     for entry in entries:
         if entry.kind != "file":
@@ -118,10 +120,8 @@ def _store_entries(
         before = old.get(entry.path)
         if redact is not None:
             recipe = writer.put_stream([redact(b"".join(buffers))], before)
-        elif runs and (before is None or not _equal(held, entry, before)):
-            recipe = writer.put_blocks(buffers, runs, blocks)
-        elif runs and before is not None:
-            recipe = before
+        elif runs:
+            recipe = same.get(entry.path) or writer.put_blocks(buffers, runs, blocks)
         else:
             recipe = writer.put_stream(buffers, before)
         stored.append(StoredEntry(entry=msgspec.structs.replace(entry, size=recipe.size), recipe=recipe))
@@ -166,6 +166,12 @@ def _store_groups(
         )
         for table in maps
     )
+
+
+def _unchanged(held: Held, entries: Iterable[Entry], old: dict[str, Recipe]) -> dict[str, Recipe]:
+    """Return the parent's recipes of the files with vectors that are, byte for byte, as it has them."""
+    there = [(entry, old[entry.path]) for entry in entries if entry.path in old and held.opened.runs(entry)]
+    return {entry.path: before for entry, before in there if _equal(held, entry, before)}
 
 
 def _equal(held: Held, entry: Entry, before: Recipe) -> bool:
