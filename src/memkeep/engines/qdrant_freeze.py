@@ -6,10 +6,11 @@ there is none, the ids that the server has before and after tell which points th
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from memkeep import clock as time
 from memkeep.engines import qdrant_image, qdrant_nodes, qdrant_tar
@@ -20,6 +21,7 @@ from memkeep.engines.qdrant_nodes import Clock, Where
 from memkeep.errors import StoreError
 from memkeep.model import Finding, Omission, Severity, Value
 
+T = TypeVar("T")
 UNREAD = "part_unread"
 _TRIES = 3
 _PATIENCE = 10.0  # seconds for the server to be done with an optimisation
@@ -128,7 +130,7 @@ class Freezer:
             before = self._quiet(server, shard.id)
             if before.busy:
                 break
-            self._stream(server, shard.id)
+            self._stream(server, shard.id, lambda: None)
             after = qdrant_nodes.clock(server, shard.id) if self._there(server) else before
             if before.segments <= after.segments and not after.busy:
                 self._clocks[shard.id] = before
@@ -154,35 +156,40 @@ class Freezer:
 
     def _sift(self, server: Server, shard: Where) -> ShardImage:
         """Take a snapshot from a server that is optimising; find the deleted points that came back in it."""
-        self._clocks[shard.id] = now = qdrant_nodes.clock(server, shard.id)
-        before = set(_ids(server))
-        self._stream(server, shard.id)
-        after = set(_ids(server))
-        folder = qdrant_image.shard_folder(self._folder, shard.id)
-        try:
-            there = Places(sorted(one / "files" for one in (folder / "segments").iterdir())).versions()
-        except (OSError, UnknownLayoutError):
-            there = {}
-            self._note("qdrant_optimising", "was being optimised: points deleted just before may be back in it", "")
-        gone = {point: version for point, version in there.items() if point not in after}
-        back = [point for point, version in gone.items() if point not in before and version <= (now.version or 0)]
-        if doubtful := len(gone) - len(back):
+        for _ in range(_TRIES):
+            self._clocks[shard.id] = now = qdrant_nodes.clock(server, shard.id)
+            before, after = set(_ids(server)), self._stream(server, shard.id, lambda: set(_ids(server)))
+            folder = qdrant_image.shard_folder(self._folder, shard.id)
+            try:
+                there = Places(sorted(one / "files" for one in (folder / "segments").iterdir())).versions()
+            except (OSError, UnknownLayoutError):
+                self._note("qdrant_optimising", "was being optimised: points deleted just before may be back in it", "")
+                return ShardImage(id=shard.id, key=shard.key)
+            gone = {point: version for point, version in there.items() if point not in after}
+            back = [point for point, version in gone.items() if point not in before and version <= (now.version or 0)]
+            if not (doubtful := len(gone) - len(back)):
+                break
+        if doubtful:
             self._note(
                 "qdrant_optimising",
-                f"was being optimised, and {doubtful} points were deleted while it was read: they are in the snapshot",
+                f"was being optimised, and {doubtful} points were deleted in the same instant: the snapshot has them",
                 "back up again at a quieter time",
             )
         return ShardImage(id=shard.id, key=shard.key, deleted=tuple(sorted(back, key=str)))
 
-    def _stream(self, server: Server, shard: int) -> None:
+    def _stream(self, server: Server, shard: int, begun: Callable[[], T]) -> T:
+        """Unpack a shard's snapshot; return what `begun` gave as soon as its moment was fixed."""
         folder = qdrant_image.shard_folder(self._folder, shard)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True)
             with server.stream(f"{server.where.path}/shards/{shard}/snapshot") as buffers:
-                qdrant_tar.unpack(buffers, folder)
+                first = next(buffers, b"")
+                told = begun()
+                qdrant_tar.unpack(chain((first,), buffers), folder)
         except OSError as error:
             raise StoreError(f"the snapshot of {self._where.url} could not be unpacked: {error.strerror}") from error
+        return told
 
     def _together(self) -> bool:
         """Say whether no shard was written to since the first was read."""
