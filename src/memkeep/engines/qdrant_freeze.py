@@ -126,39 +126,28 @@ class Freezer:
         return None
 
     def _read(self, server: Server, shard: Where) -> ShardImage:
-        for _ in range(_TRIES):
-            before = self._quiet(server, shard.id)
+        """Take a snapshot in an instant without an optimisation; when there is none for a while, sift one."""
+        start = time.monotonic()
+        while time.monotonic() - start < _PATIENCE:
+            before = qdrant_nodes.clock(server, shard.id)
             if before.busy:
-                break
-            self._stream(server, shard.id, lambda: None)
-            after = qdrant_nodes.clock(server, shard.id) if self._there(server) else before
-            if before.segments <= after.segments and not after.busy:
+                time.pause(_POLL)
+                continue
+
+            def still_quiet(before: Clock = before) -> Clock | None:
+                now = qdrant_nodes.clock(server, shard.id)
+                return before if now.work == before.work and not now.busy else None
+
+            if self._stream(server, shard.id, still_quiet) is not None:
                 self._clocks[shard.id] = before
                 return ShardImage(id=shard.id, key=shard.key)
         return self._sift(server, shard)
-
-    def _there(self, server: Server) -> bool:
-        """Say whether the collection is still there."""
-        try:
-            server.get(server.where.path)
-        except StoreError as error:
-            if error.code == "store_missing":
-                return False
-            raise
-        return True
-
-    def _quiet(self, server: Server, shard: int) -> Clock:
-        """Wait for the end of an optimisation, for a while."""
-        start = time.monotonic()
-        while (now := qdrant_nodes.clock(server, shard)).busy and time.monotonic() - start < _PATIENCE:
-            time.pause(_POLL)
-        return now
 
     def _sift(self, server: Server, shard: Where) -> ShardImage:
         """Take a snapshot from a server that is optimising; find the deleted points that came back in it."""
         for _ in range(_TRIES):
             self._clocks[shard.id] = now = qdrant_nodes.clock(server, shard.id)
-            before, after = set(_ids(server)), self._stream(server, shard.id, lambda: set(_ids(server)))
+            before, after = set(_ids(server)), self._stream(server, shard.id, lambda: set(_ids(server))) or set()
             folder = qdrant_image.shard_folder(self._folder, shard.id)
             try:
                 there = Places(sorted(one / "files" for one in (folder / "segments").iterdir())).versions()
@@ -177,16 +166,16 @@ class Freezer:
             )
         return ShardImage(id=shard.id, key=shard.key, deleted=tuple(sorted(back, key=str)))
 
-    def _stream(self, server: Server, shard: int, begun: Callable[[], T]) -> T:
-        """Unpack a shard's snapshot; return what `begun` gave as soon as its moment was fixed."""
+    def _stream(self, server: Server, shard: int, begun: Callable[[], T | None]) -> T | None:
+        """Unpack a shard's snapshot; return what `begun` gives as soon as its moment is fixed: None stops it all."""
         folder = qdrant_image.shard_folder(self._folder, shard)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True)
             with server.stream(f"{server.where.path}/shards/{shard}/snapshot") as buffers:
                 first = next(buffers, b"")
-                told = begun()
-                qdrant_tar.unpack(chain((first,), buffers), folder)
+                if (told := begun()) is not None:
+                    qdrant_tar.unpack(chain((first,), buffers), folder)
         except OSError as error:
             raise StoreError(f"the snapshot of {self._where.url} could not be unpacked: {error.strerror}") from error
         return told

@@ -1,10 +1,11 @@
 """Where the shards of a collection lie, what state they are in, and whether they have changed.
 
 There is no counter of writes to ask for, but `GET .../snapshot/partial/manifest` tells the number of the last write of
-every segment of a shard: the highest of them is the shard's clock. It also names the segments, which an optimisation
-replaces.
+every segment of a shard: the highest of them is the shard's clock. `GET .../optimizations` tells which optimisations
+are running and were, since 1.16; before that a collection is `yellow` while one is, or while a snapshot is taken.
 """
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from memkeep.engines.qdrant_http import Address, Server
@@ -26,9 +27,9 @@ class Where(Value):
 class Clock(Value):
     """How far a shard is."""
 
-    segments: frozenset[str] = frozenset()
     version: int | None = None  # None: the server does not tell
     busy: bool = False  # an optimisation is running
+    work: frozenset[str] = frozenset()  # when each optimisation began that the server remembers
 
 
 def shards(server: Server) -> list[Where]:
@@ -53,12 +54,20 @@ def shards(server: Server) -> list[Where]:
 def clock(server: Server, shard: int) -> Clock:
     """Read a shard's clock, on the node that has it."""
     path = server.where.path
-    busy = server.get(path)["status"] == _BUSY
+    segments = _unless_missing(server, f"{path}/shards/{shard}/snapshot/partial/manifest")
+    versions = [segment["segment_version"] for segment in (segments or {}).values()]
+    known = _unless_missing(server, f"{path}/optimizations", completed="true")
+    if known is None:
+        return Clock(version=max(versions, default=None), busy=server.get(path)["status"] == _BUSY)
+    work = frozenset(one["started_at"] for one in (*known["ongoing"], *known.get("completed", ())))
+    return Clock(version=max(versions, default=None), busy=bool(known["ongoing"]), work=work)
+
+
+def _unless_missing(server: Server, path: str, **params: str) -> Any:
+    """Return what is at a path; None when the server, an older one, does not know it."""
     try:
-        segments = server.get(f"{path}/shards/{shard}/snapshot/partial/manifest")
+        return server.get(path, **params)
     except StoreError as error:
-        if error.code == "store_missing":
-            return Clock(busy=busy)  # a server before 1.14
-        raise
-    versions = [segment["segment_version"] for segment in segments.values()]
-    return Clock(segments=frozenset(segments), version=max(versions, default=0), busy=busy)
+        if error.code != "store_missing":
+            raise
+        return None
