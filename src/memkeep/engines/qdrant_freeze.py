@@ -194,10 +194,26 @@ class Freezer:
 
 def describe(server: Server) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """Return a collection's settings, its payload indexes and its aliases. Raises `StoreError`."""
-    told = server.get(server.where.path)
+    try:
+        told = server.get(server.where.path)
+    except StoreError as error:
+        if error.code != StoreError.code or (known := _known_here(server)) is None:
+            raise
+        told = known  # a node of the cluster is away
     indexes = {key: index.get("params") or index["data_type"] for key, index in sorted(told["payload_schema"].items())}
     aliases = server.get(f"{server.where.path}/aliases")["aliases"]
     return told["config"], indexes, tuple(sorted(alias["alias_name"] for alias in aliases))
+
+
+def _known_here(server: Server) -> dict[str, Any] | None:
+    """Return what one node knows of a collection by itself, in the form of its description."""
+    for one in server.get("/telemetry", details_level="6")["collections"]["collections"]:
+        if one["id"] == server.where.collection:
+            local = [shard["local"] for shard in one["shards"] if shard.get("local")]
+            schemas = [segment["info"]["index_schema"] for shard in local for segment in shard["segments"]]
+            config = {name: value for name, value in one["config"].items() if name != "uuid"}
+            return {"config": config, "payload_schema": {key: schema[key] for schema in schemas for key in schema}}
+    return None
 
 
 def moved(where: Address, clocks: dict[int, Clock]) -> bool:
