@@ -13,6 +13,7 @@ _ENGINES = {
     "lance": ("memkeep.engines.lance", "LanceEngine"),
     "postgres": ("memkeep.engines.postgres", "PostgresEngine"),
     "qdrant": ("memkeep.engines.qdrant", "QdrantEngine"),
+    "qdrant-local": ("memkeep.engines.qdrant_local", "QdrantLocalEngine"),
     "sqlite": ("memkeep.engines.sqlite", "SqliteEngine"),
 }
 SCHEMES = {"postgresql": "postgres", "qdrant": "qdrant", "qdrants": "qdrant"}

@@ -60,6 +60,13 @@ class SqliteOpened:
         self._scanned = self._own(end["findings"])
         self._baseline = msgspec.convert(end["baseline"], Baseline)
 
+    def rows(self, sql: str) -> Iterator[list[list[Any]]]:
+        """Yield the rows of a SELECT at the frozen moment, some at a time; none of what is no readable database.
+
+        Raises `StoreError` when it can't be answered to its end.
+        """
+        return self._child.items("rows", sql=sql)
+
     def baseline(self) -> Baseline:
         """Return counts, digests, probes and facts; `RuntimeError` before `scan` ended."""
         if self._baseline is None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from memkeep.engines.sqlite_merge import SqliteMerge
 
 _LOOK_MS = 500
+_ROWS = 64  # that are sent at once: vectors may be among them
 
 
 class _Child:
@@ -78,6 +79,7 @@ class _Child:
             "moved": lambda _: self._now().moved(),
             "held": lambda _: self._now().held(),
             "inspect": self._inspect,
+            "rows": self._rows,
             "merge": self._begin_merge,
             "commit": lambda _: self._merging.commit(),
         }
@@ -143,6 +145,18 @@ class _Child:
         baseline.facts["journal"] = held.journal
         return {"baseline": baseline, "findings": findings}
 
+    def _rows(self, number: int, *, sql: str) -> bool:
+        """Send the rows of a query, some at a time; say whether there was anything to ask."""
+        from itertools import islice
+
+        con = self._now().con
+        if con is None:
+            return False
+        cursor = con.execute(sql)
+        while rows := list(islice(cursor, _ROWS)):
+            write_frame(self._replies, [number, "item", rows])
+        return True
+
     def _check(self, _: int) -> list[Finding]:
         from memkeep.engines import sqlite_check
 
@@ -175,7 +189,7 @@ def _described(error: Exception, name: str) -> dict[str, str]:
 
         if isinstance(error, WalChangedError):
             error = UnstableError(f"{name}: {error}.", hint=f"memkeep backup {name}")
-        elif isinstance(error, (apsw.Error, OSError)):
+        elif isinstance(error, (apsw.Error, OSError, UnicodeDecodeError)):
             error = StoreError(f"{name} could not be read: {error}.", hint=f"ls -l {name}")
     if isinstance(error, MemkeepError):
         return {

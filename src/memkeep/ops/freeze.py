@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from memkeep.engines.base import Opened
 
 ATTEMPTS = 10
-_SLOW = ["postgres", "qdrant", "sqlite", "files", "lance"]  # engines by how long a freeze takes, longest first
+_SLOW = [
+    "postgres",
+    "qdrant",
+    "qdrant-local",
+    "sqlite",
+    "files",
+    "lance",
+]  # engines by how long a freeze takes, longest first
 UNREAD = "part_unread"
 DRIFT = "parts_drifted"
 
