@@ -3,6 +3,8 @@
 import hashlib
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from fnmatch import fnmatchcase
@@ -50,6 +52,8 @@ def bring(
 
     def brought(name: str, sub: str, systems: list[str]) -> list[Brought]:
         live = copy_store(name, sub)
+        for about in ("README.md", "truth.json"):  # not of the store
+            (live / about).unlink(missing_ok=True)
         run(live, "init")
         found = run(live, "discover", live)["stores"]
         assert [store["system"] for store in found] == systems
@@ -146,6 +150,71 @@ def test_oc_memory_comes_back_as_it_was(bring: Bring, check: Any, stores: Path) 
     assert [row[0] for row in _rows(one.at / "memory.db", "SELECT rowid FROM mem_fts")] == truth["ids"]
     scenes = _rows(one.at / "memory.db", "SELECT scene FROM mem_scenes ORDER BY scene")
     assert [row[0] for row in scenes] == truth["scenes"]["names"]
+
+
+MEM0 = """
+import json, os, sys
+at = sys.argv[1]
+os.environ.update(MEM0_DIR=at + "-home", MEM0_TELEMETRY="False", OPENAI_API_KEY="none", HOME=at + "-home")
+from mem0 import Memory
+
+class Embedder:
+    def embed(self, text, *_):
+        return [1.0] + [0.0] * 31
+
+where = {"path": at + "/qdrant", "on_disk": True, "embedding_model_dims": 32, "collection_name": "mem0"}
+memory = Memory.from_config(
+    {"vector_store": {"provider": "qdrant", "config": where}, "history_db_path": at + "/history.db"}
+)
+memory.embedding_model = Embedder()
+users = json.loads(sys.argv[2])
+found = [one for user in users for one in memory.get_all(filters={"user_id": user}, top_k=1000)["results"]]
+print(json.dumps([[one["id"], one["memory"], len(memory.history(one["id"]))] for one in found]))
+memory.vector_store.client.close()
+"""
+
+
+def test_mem0_comes_back_as_it_was(bring: Bring, check: Any, stores: Path) -> None:
+    import struct
+
+    from qdrant_client import QdrantClient
+
+    truth = _truth(stores, "mem0-local")
+    [mem0] = bring("mem0-local", "", ["mem0"])
+    assert mem0.report["records"] == 60
+    client = QdrantClient(path=str(mem0.at / "qdrant"))
+    try:
+        for name, want in truth["qdrant_local"].items():
+            points = client.scroll(name, limit=1000, with_vectors=True)[0]
+            assert check.text_digest((one.id, one.payload["data"]) for one in points) == want["text_digest"]
+            assert check.counts(one.payload["user_id"] for one in points) == want["by_user"]
+            assert check.counts(key for one in points for key in one.payload) == want["payload_keys"]
+    finally:
+        client.close()
+    rows = _rows(mem0.at / "history.db", "SELECT event FROM history")
+    assert check.counts(row[0] for row in rows) == truth["history_db"]["events"]
+    for name, want in truth["qdrant_local"].items():  # as the engine reads them, value for value
+        points = _points(mem0.at / "qdrant" / "collection" / name / "storage.sqlite")
+        dense = [(one.id, one.vectors[""]) for one in points]
+        sparse = [(one.id, one.vectors["bm25"]) for one in points if "bm25" in one.vectors]
+        assert check.vectors_digest(dense) == want["vectors_sha256"]
+        packed = [(key, struct.pack(f"<{len(v.indices)}I{len(v.values)}f", *v.indices, *v.values)) for key, v in sparse]
+        assert check.vectors_digest(packed) == want["sparse_sha256"]
+        assert check.text_digest((one.id, one.payload["data"]) for one in points) == want["text_digest"]
+    users = json.dumps(list(truth["qdrant_local"]["mem0"]["by_user"]))
+    ran = subprocess.run(
+        [sys.executable, "-c", MEM0, mem0.at, users], capture_output=True, text=True, check=True, timeout=120
+    )
+    found = json.loads(ran.stdout)
+    texts = {one.id: one.payload["data"] for one in _points(mem0.at / "qdrant/collection/mem0/storage.sqlite")}
+    assert len(found) >= len(texts) - 4  # those with an expiration date are not shown when that is past
+    assert all(texts[record] == text and history for record, text, history in found)
+
+
+def _points(database: Path) -> list[Any]:
+    from memkeep.engines.qdrant_local import read_points
+
+    return list(read_points(_rows(database, "SELECT rowid, id, point FROM points")))
 
 
 def test_openclaw_hybrid_comes_back_as_it_was(bring: Bring, check: Any, stores: Path) -> None:

@@ -11,13 +11,14 @@ distance, which is said in another file.
 
 import base64
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from memkeep.engines import pickles
+from memkeep.engines.base import ServerTable
 from memkeep.engines.lance_values import to_cell
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.pickles import Floats, PickleError, Record
@@ -28,10 +29,31 @@ from memkeep.errors import StoreError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableState
 from memkeep.records.groups import Group
 
+COUNT = "SELECT count(*) FROM points"
+SAMPLE = "SELECT rowid, id, point FROM points ORDER BY rowid DESC LIMIT 50"
 _MODELS = "qdrant_client.http.models.models."
 _CLASSES = (f"{_MODELS}PointStruct", f"{_MODELS}SparseVector")
 _NAMED = 20  # points that can't be read, by their rows
 _INTEGERS = range(-(1 << 63), 1 << 64)
+
+
+def table(file: Path, count: int, some: Iterable[Sequence[Any]]) -> ServerTable:
+    """Return what a collection is, by the answers of its database to `COUNT` and `SAMPLE`."""
+    columns: dict[str, str] = {"id": "id"}
+    vectors: dict[str, int] = {}
+    for point in read_points(some):
+        columns |= {key: "payload" for key in point.payload if key != "id"}
+        for name, vector in point.vectors.items():
+            vectors[column(name)] = len(vector) // 4 if isinstance(vector, bytes) else 0
+    return ServerTable(
+        name=file.parent.name, columns=columns | dict.fromkeys(vectors, "vector"), vectors=vectors, key="id", rows=count
+    )
+
+
+def read_points(rows: Iterable[Sequence[Any]]) -> Iterator[Point]:
+    """Yield the points of rows of row id, key and pickle, without those that can't be read."""
+    for points in _Reading().points([rows]):
+        yield from points
 
 
 class QdrantLocalEngine:
@@ -85,7 +107,7 @@ class QdrantLocalOpened:
         """Read every point; one that can't be read is a finding that names it, and the others are read."""
         self._noted = []
         maps = [map_ for map_ in self._part.maps if map_.table == self._table]
-        expected = sum(batch[0][0] for batch in self._held.rows("SELECT count(*) FROM points"))
+        expected = sum(batch[0][0] for batch in self._held.rows(COUNT))
         rows = PayloadRows(self._table, maps, bits, expected, self._scratch)
         asker, widths = self._asker(probes)
         reading = _Reading()
@@ -193,7 +215,7 @@ class _Reading:
         self.outdated = 0
         self._seen: set[int | str] = set()
 
-    def points(self, batches: Iterable[list[list[Any]]]) -> Iterator[list[Point]]:
+    def points(self, batches: Iterable[Iterable[Sequence[Any]]]) -> Iterator[list[Point]]:
         for batch in batches:
             found = []
             for row in batch:

@@ -4,7 +4,7 @@ Records are recognised by the usual column names, or mapped as `[stores.NAME]` i
 tells which. The loose files of a folder are one part, named "."; each markdown or text file among them is a record.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from memkeep.config import StoreSettings
 from memkeep.engines import logins
 from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
 from memkeep.engines.files_walk import is_dotenv
-from memkeep.model import Part, Role, Store, is_url
-from memkeep.systems import custom_maps, marks, openclaw_json, servers
+from memkeep.model import Finding, Part, Role, Store, is_url
+from memkeep.systems import custom_maps, marks, openclaw_json, qdrant_folder, servers
 from memkeep.systems.gather import Choose, Gathered, Item, Leave, gather, is_secret_file
-from memkeep.systems.look import Look
+from memkeep.systems.look import COLLECTIONS, Look
 from memkeep.systems.maps import dims
 
 name = "custom"
@@ -62,7 +62,7 @@ def keep(look: Look, path: Path, settings: StoreSettings | None = None, said_in:
         mapping=custom_maps.sentence(parts, said_in if settings.parts else ""),
         fingerprint=_fingerprint(look, parts),
         omitted=tuple(gathered.omitted),
-        findings=tuple(gathered.findings),
+        findings=(*gathered.findings, *_of_folders(look, parts, path)),
     )
 
 
@@ -81,6 +81,13 @@ def keep_url(look: Look, url: str, settings: StoreSettings, said_in: str = "") -
         mapping=custom_maps.sentence(parts, said_in if settings.parts else ""),
         fingerprint=_fingerprint(look, parts),
     )
+
+
+def _of_folders(look: Look, parts: Sequence[Part], root: Path) -> Iterator[Finding]:
+    for folder in qdrant_folder.folders(parts):
+        if folder.is_relative_to(root) and qdrant_folder.is_folder(look, folder):
+            name = folder.relative_to(root).as_posix()
+            yield from qdrant_folder.findings(look, folder, "" if name == "." else name)
 
 
 def _in_server(look: Look, text: str, settings: StoreSettings) -> list[Part]:
@@ -173,14 +180,14 @@ def _count(look: Look, parts: Sequence[Part], notes: Iterable[str]) -> int | Non
 
 def _rows(look: Look, part: Part, tables: Collection[str]) -> int | None:
     """Return how many rows some tables of a part have, in a Lance table or in a server; None when nobody says."""
-    if not is_url(part.path):
+    if not is_url(part.path) and part.engine not in COLLECTIONS:
         seen = look.lance(Path(part.path))
         return seen.rows if seen else 0
-    counts = [table.rows for table in look.server(part.path).tables if table.name in tables]
+    counts = [table.rows for table in look.collections(part) if table.name in tables]
     return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _fingerprint(look: Look, parts: Sequence[Part]) -> dict[str, Any]:
     said = [dims(look.lance(Path(part.path))) for part in parts if part.engine == "lance"]
-    said += [servers.dims(look, part) for part in parts if is_url(part.path)]
+    said += [servers.dims(look, part) for part in parts if is_url(part.path) or part.engine in COLLECTIONS]
     return {"embedding": said[0]} if said and said[0] else {}

@@ -9,7 +9,7 @@ from memkeep.config import PartSettings, StoreSettings
 from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
 from memkeep.errors import UsageError
 from memkeep.model import Part, Role, TableMap, is_url
-from memkeep.systems.look import Look
+from memkeep.systems.look import COLLECTIONS, Look
 from memkeep.systems.maps import WEAK_TEXTS, notes, recognised, record_tables
 
 _PORTABLE = ("text", "category", "scope", "source", "tags", "importance", "created_at", "updated_at")
@@ -90,16 +90,16 @@ def _maps(look: Look, part: Part) -> list[TableMap]:
     if part.engine == "files":
         return [notes()] if path.is_dir() or path.name.lower().endswith(NOTE_SUFFIXES) else []
     tables = _columns(look, part)
-    if is_url(part.path):
-        return list(_server_maps(look, part))
+    if is_url(part.path) or part.engine in COLLECTIONS:
+        return list(_collection_maps(look, part))
     found = [recognised(table, columns, key=_key(part)) for table, columns in tables.items()]
     if part.engine == "lance" and (seen := look.lance(path)):
         return [msgspec.structs.replace(each, vectors=tuple(seen.vectors)) for each in found if each]
     return [each for each in found if each]
 
 
-def _server_maps(look: Look, part: Part) -> Iterator[TableMap]:
-    for table in look.server(part.path).tables:
+def _collection_maps(look: Look, part: Part) -> Iterator[TableMap]:
+    for table in look.collections(part):
         found = recognised(table.name, list(table.columns), key=table.key or None)
         if found is not None:
             yield msgspec.structs.replace(found, id=table.key or found.id, vectors=tuple(table.vectors))
@@ -111,8 +111,8 @@ def _key(part: Part) -> str | None:
 
 def _columns(look: Look, part: Part) -> dict[str, list[str]]:
     """Return the tables of a part that may hold records, and their columns."""
-    if is_url(part.path):
-        return {table.name: list(table.columns) for table in look.server(part.path).tables}
+    if is_url(part.path) or part.engine in COLLECTIONS:
+        return {table.name: list(table.columns) for table in look.collections(part)}
     path = Path(part.path)
     if part.engine == "lance":
         seen = look.lance(path)

@@ -15,6 +15,7 @@ from memkeep.model import Hooks, Store, is_url
 from memkeep.systems import (
     custom,
     detect_urls,
+    mem0,
     oc_memory,
     openclaw_core,
     openclaw_hybrid,
@@ -26,8 +27,8 @@ from memkeep.systems import (
 from memkeep.systems.base import OpenClaw, Places, ServerSystem, System
 from memkeep.systems.look import DEPTH, Look
 
-SYSTEMS: tuple[System, ...] = (openclaw_core, openclaw_hybrid, openclaw_lancedb, oc_memory, thanos)
-SERVER_SYSTEMS: tuple[ServerSystem, ...] = (thanos,)
+SYSTEMS: tuple[System, ...] = (openclaw_core, openclaw_hybrid, openclaw_lancedb, oc_memory, thanos, mem0)
+SERVER_SYSTEMS: tuple[ServerSystem, ...] = (thanos, mem0)
 NAMES = (*(system.name for system in SYSTEMS), custom.name)
 
 

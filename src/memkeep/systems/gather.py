@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from memkeep.engines.files_walk import ENV_REASON, UNNAMEABLE, is_dotenv, is_text, shown, unnameable
 from memkeep.model import Finding, Omission, Part, Role, Severity, TableMap
 from memkeep.systems.look import OWN_PREFIX, SIDECAR_SUFFIXES, Folder, Link, Look, is_sidecar
+from memkeep.systems.marks import is_qdrant_collection
 
 NEVER = (".env", ".env.*", "*.env", "*/.env.*", ".memkeep-*")  # as patterns on a path, where `*` also crosses `/`
 _SECRET_FILES = frozenset(
@@ -162,7 +163,7 @@ class _Walk:
                 if role and kind == "file":
                     loose.append((item, role))
                 elif role:
-                    self._part(item, "sqlite" if kind == "database" else "lance", role)
+                    self._part(item, "lance" if kind == "table" else self._engine(item.path), role)
         return loose
 
     def _may_be_taken(self, name: str) -> bool:
@@ -182,6 +183,9 @@ class _Walk:
         if path.name in here.tables:
             return "table"
         return "database" if path.name in here.suspects and self.look.is_database(path) else "file"
+
+    def _engine(self, database: Path) -> str:
+        return "qdrant-local" if is_qdrant_collection(self.look.columns(database)) else "sqlite"
 
     def _subfolders(self, folder: Path, name: str, here: Folder) -> list[tuple[Item, Role]]:
         wanted = []
@@ -240,7 +244,7 @@ class _Walk:
 
     def _part(self, item: Item, engine: str, role: Role, exclude: tuple[str, ...] = ()) -> None:
         self.elsewhere.append(item.name)
-        if engine == "sqlite":  # its sidecars may come into being later
+        if engine in ("sqlite", "qdrant-local"):  # its sidecars may come into being later
             self.elsewhere += [item.name + end for end in SIDECAR_SUFFIXES]
         self.out.parts.append(
             Part(

@@ -14,8 +14,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memkeep.model import Part, is_url
+
 if TYPE_CHECKING:
-    from memkeep.engines.base import ServerInspection
+    from memkeep.engines.base import ServerInspection, ServerTable
     from memkeep.engines.lance import LanceInspection
     from memkeep.engines.sqlite import Inspection
 
@@ -36,6 +38,7 @@ PLAIN_SUFFIXES = (
     ".py",
     ".js",
 )
+COLLECTIONS = frozenset({"qdrant-local"})  # engines whose parts are told by `Look.collections`
 OWN_PREFIX = ".memkeep-"  # what an in-place restore has staged, parked or noted in a store
 SKIP = frozenset({"node_modules", ".git", "backups", "cache", ".cache", "__pycache__", ".venv", "venv"})
 DEPTH = 8
@@ -104,6 +107,19 @@ class Look:
 
             self._servers[url] = server_engine(url).inspect(url)
         return self._servers[url]
+
+    def collections(self, part: Part) -> "tuple[ServerTable, ...]":
+        """Return the tables of a part in a server, or the collections that a folder's part has; none of other parts."""
+        if is_url(part.path):
+            return self.server(part.path).tables
+        if part.engine == "qdrant-local":
+            from memkeep.engines import qdrant_local
+
+            file = Path(part.path)
+            self.ask({file: [qdrant_local.COUNT, qdrant_local.SAMPLE]})
+            counted, some = self.rows(file, qdrant_local.COUNT), self.rows(file, qdrant_local.SAMPLE)
+            return (qdrant_local.table(file, counted[0][0], some),) if counted else ()
+        return ()
 
     def is_database(self, file: Path) -> bool:
         """Say whether a file is to be treated as a database: by its ending, whatever is in it, or by its content."""

@@ -90,6 +90,31 @@ def is_core(tables: Tables) -> bool:
     return any(test(tables) for test in (is_core_agent, is_core_state, is_core_quarantine, is_core_index))
 
 
+def is_qdrant_collection(tables: Tables) -> bool:
+    """Say whether a database is a collection of Qdrant's local mode."""
+    return {name: list(columns) for name, columns in tables.items()} == {"points": ["id", "point"]}
+
+
+def is_mem0_history(tables: Tables) -> bool:
+    """Say whether a database is what the library mem0 did and was told, as it is written from Python."""
+    return _has(tables, "history", "memory_id", "old_memory", "new_memory", "event")
+
+
+def is_mem0_history_ts(tables: Tables) -> bool:
+    """Say whether a database is what mem0 did, as it is written from TypeScript."""
+    return _has(tables, "memory_history", "memory_id", "previous_value", "new_value", "action")
+
+
+def is_mem0_vectors_ts(tables: Tables) -> bool:
+    """Say whether a database holds the memories of mem0 in TypeScript."""
+    return _has(tables, "vectors", "id", "vector", "payload") and "memory_migrations" in tables
+
+
+def is_openmemory(tables: Tables) -> bool:
+    """Say whether a database is OpenMemory's, which has points of mem0 beside it."""
+    return _has(tables, "memories", "app_id", "content", "state") and "memory_status_history" in tables
+
+
 def lancedb_variant(columns: Iterable[str], *, beside_hybrid: bool = False) -> Variant | None:
     """Return which memory-lancedb wrote a table with these columns, None for none of them.
 

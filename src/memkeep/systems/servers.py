@@ -51,6 +51,6 @@ def without_tables(url: str) -> tuple[str, frozenset[str]]:
 
 
 def dims(look: Look, part: Part) -> dict[str, int]:
-    """Return the dimensions of a server's part's first column of vectors, as a fingerprint has them; empty for none."""
-    sizes = [size for table in look.server(part.path).tables for size in table.vectors.values() if size]
+    """Return the dimensions of a part's first column of vectors, as a fingerprint has them; empty for none."""
+    sizes = [size for table in look.collections(part) for size in table.vectors.values() if size]
     return {"dims": sizes[0]} if sizes else {}
