@@ -7,9 +7,10 @@ as far as it can be undone; `Merging.commit` makes it last. Without `commit` not
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from memkeep.model import Part, Value
+from memkeep.model import Part, TableMap, Value
+from memkeep.records.times import to_iso
 
 Conflict = Literal["skip", "update", "fail", "newer"]
 """What happens to a row whose key is there with other values: it stays, it is replaced, all is refused, or it is
@@ -81,3 +82,15 @@ def plain_id(name: object) -> str:
 def belongs(named: Collection[str], records: Collection[str] | None) -> bool:
     """Say whether a row that names some records goes along: when there is no choice, or one of them is chosen."""
     return records is None or any(plain_id(name) in records for name in named)
+
+
+def later(map_: TableMap, row: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Say whether a row is later than the one before, by when it was updated, else made; no without such times."""
+    for field in ("updated_at", "created_at"):
+        column = map_.fields.get(field)
+        if column in row and column in before:
+            unit = map_.times.get(field, "auto")
+            now, then = to_iso(row[column], unit), to_iso(before[column], unit)
+            if now is not None and then is not None and now != then:
+                return now > then
+    return False

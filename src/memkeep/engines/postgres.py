@@ -8,9 +8,11 @@ load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from memkeep.engines import logins
 from memkeep.engines.base import Rebuilt, ServerInspection
+from memkeep.engines.merging import Wanted
 from memkeep.engines.postgres_catalogue import relations
 from memkeep.engines.postgres_connect import connected
 from memkeep.engines.postgres_freeze import Taken, choose, snapshot, states, take
@@ -18,6 +20,9 @@ from memkeep.engines.postgres_image import Image
 from memkeep.errors import MemkeepError, StoreError
 from memkeep.events import Events
 from memkeep.model import Entry, Finding, Omission, Part, Run, Severity
+
+if TYPE_CHECKING:
+    from memkeep.engines.postgres_merge import PostgresMerge
 
 
 class Frozen(Image):
@@ -118,6 +123,18 @@ class PostgresEngine:
         mine = {*part.include, *(map_.table for map_ in part.maps)}
         with connected(target) as connection:
             return any(one.full in mine for one in relations(connection))
+
+    @contextmanager
+    def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> "Iterator[PostgresMerge]":
+        """Merge an image into the live tables; see `postgres_merge`."""
+        from memkeep.engines.postgres_merge import PostgresMerge
+
+        with connected(live.path) as connection:
+            try:
+                yield PostgresMerge(connection, live, Image(image, root, None), root / image.name, wanted)
+            finally:
+                if not connection.broken and not connection.closed:
+                    connection.execute("ROLLBACK")
 
     def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
         """Put the image into a database, in one transaction."""

@@ -178,7 +178,7 @@ def _load(connection: "Connection", table: Table, folder: Path, events: Events) 
             digest.add(row)
         return digest
     with connection.cursor() as cursor, cursor.copy(f"COPY {into} ({names}) FROM STDIN (FORMAT binary)") as copy:
-        for piece in _pieces(table, folder, digest, events):
+        for piece in pieces(table, folder, digest, events):
             copy.write(piece)
     if digest.count != table.rows:
         raise StoreError(
@@ -193,7 +193,8 @@ def _load(connection: "Connection", table: Table, folder: Path, events: Events) 
     return digest
 
 
-def _pieces(table: Table, folder: Path, digest: Digest, events: Events) -> Iterator[bytes]:
+def pieces(table: Table, folder: Path, digest: Digest, events: Events) -> Iterator[bytes]:
+    """Yield a table's rows as a binary COPY takes them, vectors first; `digest` takes them in on the way."""
     head = struct.pack(">h", len(table.columns))
     waiting, size, count = [HEADER], len(HEADER), 0
     for row in rows(table, folder):

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from memkeep.engines.merging import Counts, FailedRow, Merged, Wanted, belongs, plain_id
+from memkeep.engines.merging import Counts, FailedRow, Merged, Wanted, belongs, later, plain_id
 from memkeep.engines.sqlite_sql import connect, query, quote, uri
 from memkeep.errors import StoreError
 from memkeep.model import TableMap
-from memkeep.records.times import to_iso
 
 _NAMED = 20  # conflicts that are named
 
@@ -142,18 +141,6 @@ class SqliteMerge:
         """Return the columns that can be written, and their types."""
         rows = query(self._con, f"PRAGMA {schema}.table_xinfo({quote(table)})")
         return {row[1]: row[2] for row in rows if row[6] == 0}
-
-
-def later(map_: TableMap, row: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Say whether a row is later than the one before, by when it was updated, else made; no without such times."""
-    for field in ("updated_at", "created_at"):
-        column = map_.fields.get(field)
-        if column in row and column in before:
-            unit = map_.times.get(field, "auto")
-            now, then = to_iso(row[column], unit), to_iso(before[column], unit)
-            if now is not None and then is not None and now != then:
-                return now > then
-    return False
 
 
 def _refusals() -> tuple[type[Exception], ...]:

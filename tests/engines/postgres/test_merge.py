@@ -1,0 +1,164 @@
+"""Rows of a snapshot among those of live tables; with Thanos's relationships, which go with their memories."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engines.postgres.conftest import Database
+
+from memkeep.errors import RefusedError
+from memkeep.library import OpenVault
+from memkeep.ops.merge import MergeResult
+
+ANN = "00000000-0000-0000-0000-00000000000"
+RELATIONSHIPS = """
+CREATE TABLE relationships (id INTEGER PRIMARY KEY AUTOINCREMENT, source_id TEXT NOT NULL, target_id TEXT NOT NULL,
+  rel_type TEXT NOT NULL, strength REAL DEFAULT 1.0, metadata TEXT, created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+  UNIQUE (source_id, target_id, rel_type));
+"""
+
+
+@pytest.fixture
+def thanos(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a Thanos folder: five memories of two users, and three relationships."""
+    database.run(
+        """CREATE TABLE thanos_memories (id uuid PRIMARY KEY, vector vector(3),
+           payload jsonb CHECK (payload ->> 'data' <> 'forbidden'))"""
+    )
+    for number in range(1, 6):
+        payload = {
+            "data": f"memory {number}",
+            "user_id": "ann" if number < 4 else "bob",
+            "created_at": "2025-01-01T00:00:00",
+            "heat": 1.0,
+        }
+        database.run(f"INSERT INTO thanos_memories VALUES ('{ANN}{number}', '[{number},0,1]', '{json.dumps(payload)}')")
+    folder = tmp_path / "Thanos"
+    (folder / "State").mkdir(parents=True)
+    con = sqlite3.connect(folder / "State" / "relationships.db")
+    con.executescript(RELATIONSHIPS)
+    for source, target in ((1, 2), (2, 3), (4, 5)):
+        con.execute(
+            "INSERT INTO relationships (source_id, target_id, rel_type, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+            (f"{ANN}{source}", f"{ANN}{target}", "caused", "2025-01-01", "2025-01-01"),
+        )
+    con.commit()
+    con.close()
+    monkeypatch.setenv("THANOS_MEMORY_DATABASE_URL", database.url)
+    return folder
+
+
+@pytest.fixture
+def vault(new_vault: Callable[..., OpenVault], thanos: Path) -> OpenVault:
+    made = new_vault()
+    [report] = made.backup(thanos).snapshots
+    assert (report.system, report.records, report.findings) == ("thanos", 5, ())
+    return made
+
+
+def joins(thanos: Path, sql: str = "SELECT source_id, target_id FROM relationships ORDER BY 1") -> list[Any]:
+    con = sqlite3.connect(thanos / "State" / "relationships.db")
+    try:
+        found = con.execute(sql).fetchall()
+        con.commit()
+        return [(one[0][-1], one[1][-1]) for one in found]
+    finally:
+        con.close()
+
+
+def memories(database: Database) -> dict[str, str]:
+    return {row[0][-1]: row[1] for row in database.run("SELECT id::text, payload ->> 'data' FROM thanos_memories")}
+
+
+def merged(vault: OpenVault, thanos: Path, **more: Any) -> MergeResult:
+    """Rehearse and do it; both must say the same."""
+    rehearsed = vault.restore_into(thanos, dry_run=True, **more).merged
+    done = vault.restore_into(thanos, **more).merged
+    assert done is not None
+    assert done == rehearsed
+    return done
+
+
+def spoil(database: Database, thanos: Path) -> None:
+    database.run(f"DELETE FROM thanos_memories WHERE id IN ('{ANN}1', '{ANN}4')")
+    database.run(
+        f"""UPDATE thanos_memories SET payload = payload || '{{"data": "later", "updated_at": "2026-01-01T00:00:00"}}'
+            WHERE id = '{ANN}2'"""
+    )
+    database.run(f"UPDATE thanos_memories SET vector = '[9,9,9]' WHERE id = '{ANN}3'")
+    joins(thanos, "DELETE FROM relationships")
+
+
+@pytest.mark.parametrize(
+    ("conflict", "kept", "numbers"),
+    [
+        ("skip", ("later", "[9,9,9]"), (5, 0, 2, 1)),
+        ("update", ("memory 2", "[3,0,1]"), (5, 2, 0, 1)),
+        ("newer", ("later", "[9,9,9]"), (5, 0, 2, 1)),
+    ],
+)
+def test_what_is_lost_comes_back_with_its_relationships(
+    vault: OpenVault, thanos: Path, database: Database, conflict: Any, kept: tuple[str, str], numbers: tuple[int, ...]
+) -> None:
+    spoil(database, thanos)
+    done = merged(vault, thanos, conflict=conflict)
+    assert (done.inserted, done.updated, done.skipped, done.same) == numbers
+    assert memories(database) == {"1": "memory 1", "2": kept[0], "3": "memory 3", "4": "memory 4", "5": "memory 5"}
+    assert database.run(f"SELECT vector::text FROM thanos_memories WHERE id = '{ANN}3'") == [(kept[1],)]
+    assert joins(thanos) == [("1", "2"), ("2", "3"), ("4", "5")]
+
+
+def test_only_what_is_of_one_user_and_the_relationships_of_that(
+    vault: OpenVault, thanos: Path, database: Database
+) -> None:
+    spoil(database, thanos)
+    done = merged(vault, thanos, user="bob")
+    assert (done.inserted, done.same) == (2, 1)
+    assert sorted(memories(database)) == ["2", "3", "4", "5"]
+    assert joins(thanos) == [("4", "5")]
+
+
+def test_a_conflict_refuses_it_all_in_both_databases(vault: OpenVault, thanos: Path, database: Database) -> None:
+    spoil(database, thanos)
+    before = memories(database)
+    with pytest.raises(RefusedError, match="thanos_memories:0000"):
+        vault.restore_into(thanos, conflict="fail")
+    assert memories(database) == before
+    assert joins(thanos) == []
+
+
+def test_a_row_that_the_server_refuses_is_named_and_the_others_go_in(
+    vault: OpenVault, thanos: Path, database: Database
+) -> None:
+    database.run("DELETE FROM thanos_memories")
+    database.run("ALTER TABLE thanos_memories ADD CHECK (payload ->> 'data' <> 'memory 2')")
+    done = merged(vault, thanos)
+    assert [(row.table, row.id) for row in done.failed] == [("public.thanos_memories", f"{ANN}2")]
+    assert "violates check constraint" in done.failed[0].reason
+    assert sorted(memories(database)) == ["1", "3", "4", "5"]
+
+
+def test_a_server_that_goes_away_in_between_leaves_the_other_database_as_it_was(
+    vault: OpenVault, thanos: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from memkeep.engines.postgres_merge import PostgresMerge
+    from memkeep.errors import StoreError
+
+    spoil(database, thanos)
+    commit = PostgresMerge.commit
+
+    def cut(self: PostgresMerge) -> None:
+        database.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'memkeep' AND "
+            f"datname = '{database.name}'"
+        )
+        commit(self)
+
+    monkeypatch.setattr(PostgresMerge, "commit", cut)
+    with pytest.raises(StoreError):
+        vault.restore_into(thanos)
+    assert joins(thanos) == []
+    assert sorted(memories(database)) == ["2", "3", "5"]
