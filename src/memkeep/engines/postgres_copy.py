@@ -32,6 +32,7 @@ _COUNT = struct.Struct(">h")
 _LENGTH = struct.Struct(">i")
 _NO_VECTOR = struct.pack(">hii", 2, -1, -1)
 _HEAD = struct.pack(">hi", 2, 2)
+_ALONE = 12  # bytes of a tuple before its vector: the fields, the dimensions, the vector's length
 
 
 class _File:
@@ -195,6 +196,48 @@ def _of_file(file: BinaryIO, path: Path) -> Iterator[tuple[bytes, list[bytes | N
             continue
         yield data[at:end], fields
         at = end
+
+
+def vectors(path: Path) -> "Iterator[bytes | memoryview | None]":
+    """Yield the vectors of a file of them, None where a row has none; `StoreError` as `tuples` does.
+
+    Vectors of one size are cut out of a large piece at once, when all heads in it are the same.
+    """
+    with path.open("rb") as file:
+        data = file.read(_BUFFER)
+        if not data.startswith(HEADER):
+            raise _broken(path)
+        at = len(HEADER)
+        while data[at : at + 2] != TRAILER:
+            head = data[at : at + len(_NO_VECTOR) + 2]
+            if head.startswith(_NO_VECTOR):
+                yield None
+                at += len(_NO_VECTOR)
+                continue
+            size = _ALONE + _LENGTH.unpack_from(head, _ALONE - 4)[0] if len(head) >= _ALONE else len(data)
+            count = (len(data) - at) // size if size > _ALONE and head.startswith(_HEAD) else 0
+            if count:
+                same = _same(data, at, size, count)
+                view = memoryview(data)
+                for start in range(at + _ALONE, at + same * size, size):
+                    yield view[start : start + size - _ALONE]
+                at += same * size
+            else:
+                more = file.read(max(_BUFFER, size))
+                if not more:
+                    raise _broken(path)
+                data, at = data[at:] + more, 0
+        if len(data) != at + 2 or file.read(1):
+            raise _broken(path)
+
+
+def _same(data: bytes, at: int, size: int, count: int) -> int:
+    """Return how many tuples of one size have the same head, from the first on."""
+    import numpy as np
+
+    heads = np.frombuffer(data, np.uint8, size * count, at).reshape(count, size)[:, :_ALONE]
+    equal = (heads == heads[0]).all(axis=1)
+    return count if equal.all() else int(equal.argmin())
 
 
 def _broken(path: Path) -> StoreError:

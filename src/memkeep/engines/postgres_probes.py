@@ -1,5 +1,6 @@
 """Recall questions to a column of vectors: the rows nearest to some rows' own vectors, by comparing with every row."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,8 @@ class Prober:
         near = [(row, vector) for row, vector in near if len(vector) == size]
         if near:
             raw = np.frombuffer(b"".join([vector for _, vector in near]), np.uint8).reshape(len(near), size)
-            block = np.ascontiguousarray(raw[:, _HEAD:]).view(f">f{self._width}").astype(np.float32)
-            self._search.add([self._name(row) for row, _ in near], block, None)
+            block = raw[:, _HEAD:].view(f">f{self._width}").astype(np.float32)
+            self._search.add(_Names([row for row, _ in near], self._name), block, None)
 
     def answers(self) -> list[Probe]:
         """Return the questions, each with the ids and distances of the five nearest; those given are all there."""
@@ -108,6 +109,20 @@ class Prober:
     def _name(self, row: "Row") -> str:
         data = row.fields[self._id]
         return "" if data is None else id_text(self._read(data))
+
+
+class _Names(Sequence[str]):
+    """The ids of some rows, read when they are asked for: those of a few of many."""
+
+    def __init__(self, rows: "Sequence[Row]", name: "Callable[[Row], str]") -> None:
+        self._rows = rows
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._name(self._rows[at])
 
 
 def prober(table: Table, maps: tuple[TableMap, ...], probes: tuple[Probe, ...] | None) -> Prober | None:

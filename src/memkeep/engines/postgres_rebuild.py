@@ -196,10 +196,11 @@ def _load(connection: "Connection", table: Table, folder: Path, events: Events) 
 def pieces(table: Table, folder: Path, digest: Digest, events: Events) -> Iterator[bytes]:
     """Yield a table's rows as a binary COPY takes them, vectors first; `digest` takes them in on the way."""
     head = struct.pack(">h", len(table.columns))
-    waiting, size, count = [HEADER], len(HEADER), 0
+    waiting: list[bytes | memoryview] = [HEADER]
+    size, count = len(HEADER), 0
     for row in rows(table, folder):
         digest.add(row)
-        pieces = [head]
+        pieces: list[bytes | memoryview] = [head]
         for vector in row.vectors:
             pieces += (b"\xff\xff\xff\xff",) if vector is None else (struct.pack(">i", len(vector)), vector)
         pieces.append(row.data[2:])

@@ -15,7 +15,7 @@ import msgspec
 from blake3 import blake3
 
 from memkeep.engines.lance_values import to_cell
-from memkeep.engines.postgres_copy import tuples
+from memkeep.engines.postgres_copy import tuples, vectors
 from memkeep.engines.postgres_tables import Table, vector_file
 from memkeep.engines.postgres_values import decoder
 from memkeep.engines.waiting import Waiting
@@ -29,6 +29,8 @@ _DIGEST = 16
 _DISTINCT = 200
 _OTHERS = "(other)"
 _JSON = frozenset({"json", "jsonb"})
+_TIMES = (str, int, float)
+_PLAIN = (str, int)
 _WIDTHS = {"vector": 4, "halfvec": 2}
 _HEAD = 4  # bytes before a vector's elements: its dimensions and an unused number
 _NO_VECTOR = bytes(_DIGEST)
@@ -45,7 +47,7 @@ class Row:
 
     __slots__ = ("data", "fields", "marks", "vectors")
 
-    def __init__(self, data: bytes, fields: Fields, vectors: Fields) -> None:
+    def __init__(self, data: bytes, fields: Fields, vectors: "Sequence[bytes | memoryview | None]") -> None:
         self.data = data
         self.fields = fields
         self.vectors = vectors
@@ -57,9 +59,9 @@ class Row:
 def rows(table: Table, folder: Path) -> Iterator[Row]:
     """Yield the rows of a table whose files lie under a folder; `StoreError` when these do not fit together."""
     others = tuples(folder / "rows" / name for name in table.segments)
-    columns = [tuples([folder / vector_file(column)]) for column in table.vectors]
-    for (data, fields), *vectors in zip(others, *columns, strict=True):
-        yield Row(data, fields, [one[1][1] for one in vectors])
+    columns = [vectors(folder / vector_file(column)) for column in table.vectors]
+    for (data, fields), *mine in zip(others, *columns, strict=True):
+        yield Row(data, fields, mine)
 
 
 class Digest:
@@ -142,7 +144,7 @@ class Reading:
 
     def _take(self, batch: list[Row]) -> None:
         for i, column in enumerate(self._table.vectors):
-            heads = Counter([row.vectors[i][:2] if row.vectors[i] is not None else None for row in batch])  # type: ignore[index]
+            heads = Counter([None if (one := row.vectors[i]) is None else bytes(one[:2]) for row in batch])
             self._missing[column.name] += heads.pop(None, 0)
             for head, count in heads.items():
                 self._dims[column.name][str(int.from_bytes(head or b"", "big"))] += count
@@ -159,13 +161,18 @@ class _Records:
         self.map = map_
         self.waiting = waiting
         self._others = [
-            (i, column.name, decoder(column.kind, as_text=column.form == "text"), column.kind in _JSON)
+            (
+                i,
+                column.name,
+                decoder(column.kind, as_text=column.form == "text"),
+                dict[str, str]() if column.kind in _JSON else None,
+            )
             for i, column in enumerate(table.others)
         ]
         self._vectors = [(i, column.name, _WIDTHS[column.kind]) for i, column in enumerate(table.vectors)]
         self._columns = [column.name for column in table.columns if column.kind not in _JSON]
         self._rows = 0
-        self._counted = {name: (map_.fields.get(name, name), Counter[str]()) for name in ("category", "scope")}
+        self._counted = {name: (map_.fields.get(name, name), dict[str, int]()) for name in ("category", "scope")}
         self._time = map_.fields.get("created_at", "created_at")
         self._span: tuple[Any, Any] = (None, None)
 
@@ -190,7 +197,7 @@ class _Records:
             )
 
     def summary(self) -> dict[str, Any]:
-        counted = {name: dict(counter) for name, (_, counter) in self._counted.items() if counter.keys() - {""}}
+        counted = {name: counter for name, (_, counter) in self._counted.items() if counter.keys() - {""}}
         return {"rows": self._rows, "oldest": self._span[0], "newest": self._span[1], **counted}
 
     def _cells(self, row: Row) -> dict[str, Any]:
@@ -198,28 +205,33 @@ class _Records:
         for i, name, decode, spread in self._others:
             data = row.fields[i]
             value = None if data is None else decode(data)
-            if spread and isinstance(value, dict):
+            if spread is not None and value.__class__ is dict:
                 for key, item in value.items():
-                    cells[f"{name}.{key}"] = item
-            elif value is not None or not spread:
-                cells[name] = value if type(value) in {str, int} else to_cell(value)
+                    cells[spread.get(key) or spread.setdefault(key, f"{name}.{key}")] = item
+            elif value is not None or spread is None:
+                cells[name] = value if value.__class__ in _PLAIN else to_cell(value)
         for i, name, width in self._vectors:
             vector = row.vectors[i]
-            cells[name] = (
-                None
-                if vector is None
-                else {"dims": (len(vector) - _HEAD) // width, "type": f"f{8 * width}", "blake3": row.marks[i][:8].hex()}
-            )
+            cells[name] = vector and {
+                "dims": (len(vector) - _HEAD) // width,
+                "type": f"f{8 * width}",
+                "blake3": row.marks[i][:8].hex(),
+            }
         return cells
 
     def _count(self, cells: dict[str, Any]) -> None:
         self._rows += 1
         for column, counter in self._counted.values():
             item = cells.get(column)
-            name = "" if item is None else item if isinstance(item, str) else str(item)
-            counter[name if name in counter or len(counter) < _DISTINCT else _OTHERS] += 1
+            name = item if item.__class__ is str else "" if item is None else str(item)
+            if name in counter or len(counter) < _DISTINCT:
+                counter[name] = counter.get(name, 0) + 1
+            else:
+                counter[_OTHERS] = counter.get(_OTHERS, 0) + 1
         when = cells.get(self._time)
-        if isinstance(when, str) or (isinstance(when, int | float) and when is not True):
+        if when.__class__ in _TIMES:
             least, most = self._span
-            if least is None or isinstance(when, str) == isinstance(least, str):
-                self._span = (when if least is None else min(least, when), when if most is None else max(most, when))
+            if least is None:
+                self._span = (when, when)
+            elif (when.__class__ is str) is (least.__class__ is str) and not least <= when <= most:
+                self._span = (min(least, when), max(most, when))
