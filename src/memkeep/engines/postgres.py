@@ -76,9 +76,16 @@ class PostgresEngine:
 
     @contextmanager
     def freeze(self, part: Part, root: Path, scratch: Path) -> Iterator[Frozen]:  # noqa: ARG002 - the contract's
-        """Copy the tables out at one moment, into `scratch`."""
+        """Copy the tables out at one moment, into `scratch`. Raises `StoreError`, `UnstableError` as `take` does."""
         image = scratch / "image"
-        taken = take(part, image / part.name)
+        try:
+            taken = take(part, image / part.name)
+        except OSError as error:
+            raise StoreError(
+                f"the rows of {part.path} could not be kept in {scratch} for the time being: {error.strerror}",
+                hint="set TMPDIR to a folder with more room",
+                code="scratch_full",
+            ) from error
         yield Frozen(part, image, scratch, taken)
 
     @contextmanager

@@ -303,6 +303,18 @@ def test_a_server_that_dies_in_the_middle_is_an_error_and_no_image(
             assert read(opened, tmp_path).baseline.tables["public.memories"].rows == 500
 
 
+def test_no_room_for_the_rows_is_said(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.fill(20)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(postgres_freeze.Writer, "finish", full)
+    with pytest.raises(StoreError, match="No space left") as told, frozen(database.part(), tmp_path):
+        pass
+    assert told.value.code == "scratch_full"
+
+
 def test_without_its_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
