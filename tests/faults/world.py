@@ -262,7 +262,8 @@ def make_starts(folder: Path, oc_memory: Path, time: Clock) -> dict[str, Start]:
     starts["keys"] = Start(other.objects, there, starts["filled"].passed, (two or "",))
     spoiled = dict(starts["filled"].here)
     pack = sorted(key for key in spoiled if key.startswith(layout.DATA))[1]
-    spoiled[pack] = spoiled[pack][:-1] + bytes([spoiled[pack][-1] ^ 1])
+    # Another bit than the one that a storage flips which gives other bytes: or that would mend it.
+    spoiled[pack] = spoiled[pack][:-1] + bytes([spoiled[pack][-1] ^ 2])
     starts["spoiled"] = Start(spoiled, there, starts["filled"].passed)
     starts["hurt"] = Start(hurt, there, starts["filled"].passed)
     write_notes(notes, 5)

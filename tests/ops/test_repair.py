@@ -14,7 +14,7 @@ from memkeep.ops.survey import survey
 from memkeep.storage.base import Stat
 from memkeep.storage.cache import CachedStorage
 from memkeep.storage.memory import MemoryStorage
-from memkeep.testing.faults import Fault, FaultyStorage
+from memkeep.testing.faults import Call, Fault, FaultyStorage
 from memkeep.testing.snapshots import read, take
 from memkeep.vault import vault as vaults
 from memkeep.vault import writer
@@ -402,3 +402,50 @@ def test_what_a_late_list_does_not_show_is_neither_called_lost_nor_given_up(
         sound = opened(storage.objects, secret)
         assert readable(sound) == ALL
         assert survey(sound) == []
+
+
+@pytest.mark.parametrize("call", ["get", "get_range"])
+def test_what_is_given_wrong_once_costs_nothing(objects: Objects, secret: str | None, call: Call) -> None:
+    lost = dict(objects)
+    del lost[sorted(key for key in lost if key.startswith("index/"))[1]]
+    number, calls = 1, 4
+    while (number := number + 3) <= calls:  # all of them are tried by the exhaustive tests of tests/faults
+        storage = MemoryStorage()
+        storage.objects = dict(lost)
+        vault = vaults.open_vault(storage, secret)
+        wrong = FaultyStorage(storage, Fault(call=call, number=number, kind="corrupt"))
+        result = repair(Vault(wrong, vault.config, vault.keys))
+        calls = sum(made == call for made, _ in wrong.calls)
+        assert (result.removed, result.damaged_packs, result.hurt, result.lost) == ((), (), (), ())
+        assert lost.keys() <= storage.objects.keys()
+        assert readable(opened(storage.objects, secret)) == ALL
+
+
+def test_nothing_is_removed_when_what_was_written_is_given_back_otherwise(objects: Objects, secret: str | None) -> None:
+    segments = [key for key in objects if key.startswith("index/")]
+    hurt = dict(objects) | {key: objects[key][:-1] for key in segments}
+    storage = MemoryStorage()
+    storage.objects = dict(hurt)
+    vault = vaults.open_vault(storage, secret)
+    wrong = FaultyStorage(storage, Fault(call="put_new", number=1, kind="corrupt", prefix="index/"))
+    with pytest.raises(DamagedError) as caught:
+        repair(Vault(wrong, vault.config, vault.keys))
+    assert caught.value.unchanged == "Nothing was removed."
+    assert hurt.keys() <= storage.objects.keys()
+    assert repair(opened(storage.objects, secret)).hurt == ()
+    assert readable(opened(storage.objects, secret)) == ALL
+
+
+def test_a_segment_that_cannot_be_read_stays_as_long_as_snapshots_lack_something(
+    objects: Objects, secret: str | None
+) -> None:
+    hurt = dict(objects)
+    segment = next(key for key in hurt if key.startswith("index/"))
+    hurt[segment] = hurt[segment][:-1]
+    pack = next(iter(opened(dict(objects), secret).index.segments[segment]))
+    kept = hurt.pop(pack)
+    assert repair(opened(hurt, secret)).hurt
+    assert segment in hurt
+    hurt[pack] = kept
+    assert repair(opened(hurt, secret)).removed == (segment,)
+    assert readable(opened(hurt, secret)) == ALL

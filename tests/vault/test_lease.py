@@ -223,3 +223,11 @@ def test_a_lease_that_ended_and_that_nobody_minded_is_kept(storage: MemoryStorag
         mine.check()
         mine.renew()
         assert mine.kept()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_storage_that_fails_while_a_lease_is_taken_leaves_none(storage: MemoryStorage, number: int) -> None:
+    failing = FaultyStorage(storage, Fault(call="get", number=number, kind="io"))
+    with pytest.raises(StorageError), Held(failing, KEYS, "prune", exclusive=True):
+        pass
+    assert list(storage.list(layout.LEASES)) == []

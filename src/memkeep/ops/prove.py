@@ -12,6 +12,7 @@ from memkeep.storage.base import ObjectMissingError, Storage
 from memkeep.storage.cache import origin
 from memkeep.vault import format
 from memkeep.vault.chains import prove
+from memkeep.vault.objects import read_object
 from memkeep.vault.reader import split_ids
 from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Writer
@@ -189,7 +190,7 @@ def _absent(pack: str, size: int | None, vault: Vault) -> DamagedError | None:
 
 def _changed(storage: Storage, key: str) -> DamagedError | None:
     try:
-        data = storage.get(key)
+        data = read_object(storage, key)
     except ObjectMissingError:
         return DamagedError(f"{key} is missing", obj=key)
     if hashlib.sha256(data).hexdigest() != key[-64:]:

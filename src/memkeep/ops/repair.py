@@ -27,6 +27,7 @@ from memkeep.storage.rehearsed import RehearsedStorage
 from memkeep.vault import format
 from memkeep.vault.codec import Coder
 from memkeep.vault.lease import Held
+from memkeep.vault.objects import read_named, read_object
 from memkeep.vault.prune import Condemned, Due, condemn, dangling, sweep
 from memkeep.vault.rebuild import Found, Rebuild, Span, walk
 from memkeep.vault.vault import Vault, remove_all
@@ -85,7 +86,8 @@ def _repaired(vault: Vault, mirror: Vault | None, events: Events) -> RepairResul
         if hurt and mirror is not None:
             run.heal(mirror, [one.snapshot for one in hurt])
             hurt = list(run.hurt())
-        removed = run.reseal()
+        run.prove_written()
+        removed = run.reseal(hurt=bool(hurt))
         if not hurt:
             removed += run.drop_damaged()
         return run.result(hurt, removed)
@@ -121,7 +123,7 @@ class _Run:
             for pack in some:
                 self._held.renew()
                 try:
-                    data = self._vault.storage.get(pack)
+                    data = read_object(self._vault.storage, pack)
                 except ObjectMissingError:
                     if pack in self._vault.index.packs:
                         self._bad[pack] = DamagedError(f"{pack} is missing", obj=pack)
@@ -152,7 +154,7 @@ class _Run:
         if not key.startswith((format.INDEX, format.SEALS, format.SNAPSHOTS)):
             return
         try:
-            data = self._vault.storage.get(key)
+            data = read_object(self._vault.storage, key)
         except ObjectMissingError:
             return
         self._misplaced[key] = hashlib.sha256(data).hexdigest()
@@ -242,8 +244,22 @@ class _Run:
         """Yield the snapshots that lack something, and what."""
         return Losses(self._vault, self._bad).hurt()
 
-    def reseal(self) -> tuple[str, ...]:
-        """Write a seal that says what there is, and remove the segments and log entries that can't be read."""
+    def prove_written(self) -> None:
+        """Read what was written: what it stands for is going to be removed. Raises `DamagedError`."""
+        for key in sorted(self._described):
+            self._held.renew()
+            try:
+                read_named(self._vault.storage, key)
+            except DamagedError as error:
+                error.unchanged = "Nothing was removed."
+                error.hint = "memkeep repair"
+                raise
+
+    def reseal(self, *, hurt: bool) -> tuple[str, ...]:
+        """Write a seal that says what there is, and remove the segments and log entries that can't be read.
+
+        A segment stays as long as snapshots are `hurt`: what it described may be what they lack.
+        """
         seals, unreadable = self._vault.log()
         there = {stat.key for stat in self._vault.storage.list("")}
         forgotten = {key for seal in seals.values() for key in seal.forgotten}
@@ -252,8 +268,12 @@ class _Run:
         broken = {error.obj for error in [*self._vault.damaged, *unreadable]}
         # What is unreadable here may be the only copy of a manifest that has changed places with it.
         broken = {
-            key for key in broken & there - self._misplaced.keys() if key.startswith((format.INDEX, format.SEALS))
+            key
+            for key in broken & there - self._misplaced.keys()
+            if key.startswith(format.SEALS if hurt else (format.INDEX, format.SEALS))
         }
+        if broken:
+            broken &= self._unreadable_to_others()
         seal, number = self._vault.next_seal()
         if not (gone or broken or seal.snapshots or self._described):
             return tuple(sorted(broken))
@@ -272,6 +292,11 @@ class _Run:
         if refused:
             raise refused[0]
         return tuple(sorted(broken))
+
+    def _unreadable_to_others(self) -> set[str]:
+        """Return what can't be read by who opens the vault now: nothing is removed that was misread here."""
+        other = Vault(self._vault.storage, self._vault.config, self._vault.keys)
+        return {error.obj for error in [*other.damaged, *other.log()[1]]}
 
     def drop_damaged(self) -> tuple[str, ...]:
         """Remove damaged packs, of which nothing is needed any more."""

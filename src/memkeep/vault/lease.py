@@ -22,6 +22,7 @@ from memkeep.storage.base import ObjectMissingError, Stat, Storage
 from memkeep.vault import format as layout
 from memkeep.vault.crypto import LEASE, Keys
 from memkeep.vault.format import Lease
+from memkeep.vault.objects import read_named
 
 LIFETIME = timedelta(minutes=15)
 _RENEW = LIFETIME / 3
@@ -61,6 +62,8 @@ class Held:
             self._key = self._put()
             try:
                 self._refuse()
+                if self._lease.exclusive:
+                    self._bury()
             except VaultLeasedError:
                 self._drop(self._key)
                 if attempt == _TRIES - 1:
@@ -70,8 +73,6 @@ class Held:
                 self._drop(self._key)
                 raise
             else:
-                if self._lease.exclusive:
-                    self._bury()
                 return self
         raise AssertionError  # pragma: no cover - the last attempt has raised
 
@@ -181,9 +182,8 @@ def sweep_leases(storage: Storage, keys: Keys) -> None:
 def _read(storage: Storage, keys: Keys, stat: Stat) -> Lease | None:
     if stat.size > _MAX_SIZE:
         return None
-    data = storage.get(stat.key)
     try:
-        layout.check_name(stat.key, data)
+        data = read_named(storage, stat.key)
         return _DECODER.decode(keys.open_envelope(LEASE, data, stat.key))
     except (DamagedError, msgspec.MsgspecError, ValueError, RecursionError):
         return None

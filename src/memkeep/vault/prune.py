@@ -25,6 +25,7 @@ from memkeep.vault.crypto import HEADER_SIZE, MARK, PACK
 from memkeep.vault.format import Mark
 from memkeep.vault.index import Location
 from memkeep.vault.lease import LIFETIME, Held
+from memkeep.vault.objects import read_named
 from memkeep.vault.pack import Pack
 from memkeep.vault.vault import Vault, remove_all
 from memkeep.vault.writer import PACK_SIZE, SEGMENT, put_named, put_seal, put_segment
@@ -259,12 +260,10 @@ def _seal(vault: Vault, going: Iterable[str]) -> list[str]:
 def _whole(storage: Storage, key: str) -> bytes:
     """Return a pack or segment, checked against its name: what is copied is what was written."""
     try:
-        data = storage.get(key)
+        return read_named(storage, key)
     except ObjectMissingError as error:
         message = f"{key} is missing"
         raise DamagedError(message, obj=key) from error
-    layout.check_name(key, data)
-    return data
 
 
 def _sizes(storage: Storage, prefix: str) -> dict[str, int]:

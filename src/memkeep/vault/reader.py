@@ -55,6 +55,8 @@ class Reader:
                 return self._decode(chunks)
             except DamagedError as error:
                 news = self._index.distrust(error.obj)
+                with self._lock:
+                    self._ciphers.pop(error.obj, None)  # made from bytes that may have been others
                 if isinstance(error.__cause__, ObjectMissingError):
                     self._missing()
                 # No news: another thread has met it too, and the chunks may be known to lie elsewhere by now.

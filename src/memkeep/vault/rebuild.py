@@ -19,6 +19,7 @@ _LENGTH = 4
 _DEEPEST = 255
 _BLOCK = 1 << 20  # bytes that are read at once: blobs of neighbours are needed one after another
 _BLOCKS = 64  # kept, one a pack
+_READINGS = 3  # of a piece, for two to agree
 
 
 class Span(NamedTuple):
@@ -59,6 +60,7 @@ class Rebuild:
         self._vault = vault
         self._ciphers: dict[str, Cipher] = {}
         self._blocks: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._again: set[tuple[str, int]] = set()  # packs, and where blocks begin that were read a second time
         self._above: dict[bytes | None, list[Span]] = {}
         self.depths: dict[bytes, int] = {}
         self.unresolved: set[Span] = set()
@@ -115,7 +117,18 @@ class Rebuild:
             todo += [(other, one, raw) for other in self._above.pop(one, [])]
 
     def _blob(self, span: Span) -> bytes:
-        """Return an opened blob."""
+        """Return an opened blob; one that can't be opened is read once more: the storage may have given other bytes."""
+        try:
+            return self._opened(span)
+        except DamagedError:
+            start, _ = self._blocks.pop(span.pack, (span.offset, b""))
+            if (span.pack, start) in self._again:
+                raise
+            self._again.update([(span.pack, start), (span.pack, span.offset)])
+            self._ciphers.pop(span.pack, None)
+            return self._opened(span)
+
+    def _opened(self, span: Span) -> bytes:
         cipher = self._ciphers.get(span.pack)
         if cipher is None:
             header = self._vault.storage.get_range(span.pack, 0, HEADER_SIZE)
@@ -126,10 +139,21 @@ class Rebuild:
         start, block = self._blocks.get(span.pack, (0, b""))
         if not start <= span.offset <= span.offset + span.length <= start + len(block):
             start = span.offset
-            block = self._vault.storage.get_range(span.pack, start, max(_BLOCK, span.length))
+            block = self._range(span.pack, start, max(_BLOCK, span.length))
             self._blocks[span.pack] = start, block
             while len(self._blocks) > _BLOCKS:
                 self._blocks.popitem(last=False)
         if span.offset + span.length > start + len(block):
             raise DamagedError(f"{span.pack} is cut off", obj=span.pack)
         return block[span.offset - start :][: span.length]
+
+    def _range(self, pack: str, start: int, length: int) -> bytes:
+        """Return a piece of a pack; without encryption only what two readings give, since nothing else would show."""
+        block = self._vault.storage.get_range(pack, start, length)
+        for _ in range(_READINGS):
+            if self._vault.keys.encrypted:
+                break
+            before, block = block, self._vault.storage.get_range(pack, start, length)
+            if block == before:
+                break
+        return block

@@ -27,6 +27,7 @@ from memkeep.vault import format as layout
 from memkeep.vault.crypto import Keys, Slot
 from memkeep.vault.index import Index
 from memkeep.vault.lease import Held
+from memkeep.vault.objects import read_named
 from memkeep.vault.reader import Reader, pieces
 from memkeep.vault.segment import Segment, read_segment
 from memkeep.vault.writer import Writer, put_seal
@@ -482,9 +483,7 @@ def _get(storage: Storage, stat: Stat) -> bytes:
     if stat.size > MAX_OBJECT:
         message = f"{stat.key} has {stat.size} bytes: it is not what was written"
         raise DamagedError(message, obj=stat.key)
-    data = storage.get(stat.key)
-    layout.check_name(stat.key, data)
-    return data
+    return read_named(storage, stat.key)
 
 
 def _decoded(
