@@ -24,7 +24,7 @@ from memkeep.model import Finding, Omission, Severity, Value
 T = TypeVar("T")
 UNREAD = "part_unread"
 _TRIES = 3
-_PATIENCE = 10.0  # seconds for the server to be done with an optimisation
+_PATIENCE = 3.0  # seconds for the server to be done with an optimisation
 _POLL = 0.05
 _LISTED = 10_000  # ids a request
 
