@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from memkeep.engines import qdrant_edge, qdrant_freeze, qdrant_image, qdrant_inspect
 from memkeep.engines.base import Rebuilt, ServerInspection
+from memkeep.engines.merging import Wanted
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_dense import Shelf
 from memkeep.engines.qdrant_edge import Point, Shard
@@ -27,6 +28,9 @@ from memkeep.errors import StoreError, UnsupportedError
 from memkeep.events import Events
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableState
 from memkeep.records.groups import Group
+
+if TYPE_CHECKING:
+    from memkeep.engines.qdrant_merge import QdrantMerge
 
 __all__ = ["QdrantEngine", "QdrantOpened"]
 
@@ -83,6 +87,14 @@ class QdrantEngine:
         """Say whether there is a collection, or an alias of one."""
         with Server(address(target)) as server:
             return existing(server) is not None
+
+    @contextmanager
+    def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> "Iterator[QdrantMerge]":
+        """Merge an image into a live collection; see `qdrant_merge`."""
+        from memkeep.engines.qdrant_merge import QdrantMerge
+
+        with self.open(image, root) as opened, Server(address(live.path)) as server:
+            yield QdrantMerge(server, opened.streams, live.maps[0], wanted)
 
     def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
         """Put an image into a server; see `qdrant_rebuild`."""

@@ -179,7 +179,7 @@ def compare(image: list[Iterator[list[Point]]], there: list[Iterator[list[Point]
                 raise _different(f"the payload of point {ours.id} is another")
             if ours.vectors != theirs.vectors:
                 if ours.vectors.keys() != theirs.vectors.keys() or not all(
-                    _near(vector, theirs.vectors[name]) for name, vector in ours.vectors.items()
+                    near(vector, theirs.vectors[name]) for name, vector in ours.vectors.items()
                 ):
                     raise _different(f"a vector of point {ours.id} is another")
                 rounded += 1
@@ -195,7 +195,7 @@ def _place(point: Point) -> tuple[bool, Any]:
     return isinstance(point.id, str), point.id
 
 
-def _near(ours: Vector, theirs: Vector) -> bool:
+def near(ours: Vector, theirs: Vector) -> bool:
     """Say whether two vectors are equal but for a rounding."""
     import numpy as np
 

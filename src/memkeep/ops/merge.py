@@ -17,6 +17,9 @@ from memkeep.ops.scratch import scratch
 from memkeep.vault.vault import Vault
 
 _NAMED = 5
+TRANSACTIONAL = frozenset(
+    {"postgres", "sqlite"}
+)  # engines whose commit has nothing left that could fail: they come last
 
 
 class TableMerge(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +110,7 @@ def merge(
                 wanted = msgspec.structs.replace(wanted, records=tuple(sorted(known)))
         _refuse_conflicts(conflict, done)
         if not dry_run:
-            for _, one in done:
+            for _, one in sorted(done, key=lambda pair: pair[0].live.engine in TRANSACTIONAL):
                 one.commit()
         return _outcome(done, omitted, conflict=conflict, user=user, kept=kept)
 
@@ -117,8 +120,8 @@ def _pairs(images: Sequence[PartImage], store: Store) -> tuple[list[_Pair], list
     pairs, omitted = [], []
     for image in images:
         live = _counterpart(image, store)
-        if live is not None and isinstance(_engine_or_none(live), MergeEngine):
-            pairs.append(_Pair(image, live))
+        if live is not None and isinstance(engine(live.engine), MergeEngine):
+            pairs.append(_Pair(image, _mapped(live, image)))
         elif image.collections:
             reason = "the store has no such part" if live is None else f"rows are not merged into {live.engine} yet"
             omitted.append(Omission(part=image.part.name, reason=reason))
@@ -127,17 +130,29 @@ def _pairs(images: Sequence[PartImage], store: Store) -> tuple[list[_Pair], list
 
 def _counterpart(image: PartImage, store: Store) -> Part | None:
     """Return the live part for an image: the one of its name, else the only one with records of the same tables."""
-    alike = [part for part in store.parts if part.engine == image.part.engine and part.maps and image.collections]
+    alike = [part for part in store.parts if part.engine == image.part.engine and image.collections]
     named = [part for part in alike if part.name == image.part.name]
     tables = {one.map.table for one in image.collections}
     fitting = named or [part for part in alike if tables & {each.table for each in part.maps}]
     if not fitting and len(tables) == 1:
-        fitting = [part for part in alike if part.role is Role.CANONICAL and len(part.maps) == 1]
+        fitting = [part for part in alike if part.role is Role.CANONICAL and len(part.maps) <= 1]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _engine_or_none(part: Part) -> object:
-    return engine(part.engine)
+def _mapped(live: Part, image: PartImage) -> Part:
+    """Return the live part with what only the image's rows tell: keys of a payload, where no row is left."""
+    known = {each.collection: each for each in image.part.maps}
+    maps = [
+        msgspec.structs.replace(each, fields={**known[each.collection].fields, **each.fields})
+        if each.collection in known
+        else each
+        for each in live.maps
+    ]
+    there = {each.table for each in maps}
+    if len(maps) == 1 or not maps:
+        return msgspec.structs.replace(live, maps=tuple(maps) or image.part.maps)
+    more = [each for each in image.part.maps if each.table not in there]
+    return msgspec.structs.replace(live, maps=(*maps, *more))
 
 
 def _engine(part: Part) -> MergeEngine:

@@ -1,0 +1,156 @@
+"""Merge points of an image into a live collection.
+
+Qdrant has no transactions: what would change is found out first, point by point, and what could be refused (a vector
+of another size) is seen then; `commit` writes, and puts back what it has written when the server fails in between.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from memkeep.engines import qdrant_write
+from memkeep.engines.merging import Counts, FailedRow, Merged, Wanted, later, plain_id
+from memkeep.engines.qdrant_edge import Point, Sparse, Vector
+from memkeep.engines.qdrant_http import Server
+from memkeep.engines.qdrant_image import vectors_of
+from memkeep.engines.qdrant_rebuild import Streams, near
+from memkeep.errors import StoreError
+from memkeep.model import TableMap
+
+_BATCH = 100  # points a request
+_NAMED = 20  # conflicts that are named
+
+
+class QdrantMerge:
+    """What of an image goes into a collection."""
+
+    def __init__(self, server: Server, streams: Streams, map_: TableMap, wanted: Wanted) -> None:
+        """Find out; nothing is written yet."""
+        self._server = server
+        self._streams = streams
+        self._map = map_
+        self._wanted = wanted
+        config = server.get(server.where.path)["config"]
+        self._sizes = {name: int(one["size"]) for name, one in vectors_of(config).items()}
+        self._sparse = set(config["params"].get("sparse_vectors") or {})
+        self._taken: set[int | str] = set()  # ids of the points that go in
+        counts = dict.fromkeys(("inserted", "updated", "skipped", "same"), 0)
+        failed: list[FailedRow] = []
+        conflicts: list[str] = []
+        records: list[str] = []
+        for batch in self._chosen():
+            there = self._there([point.id for point in batch])
+            for point in batch:
+                records.append(plain_id(point.id))
+                if reason := self._unfit(point):
+                    failed.append(FailedRow(table=map_.table, id=str(point.id), reason=reason))
+                    continue
+                outcome = self._outcome(point, there.get(point.id))
+                counts[outcome] += 1
+                if outcome in {"inserted", "updated"}:
+                    self._taken.add(point.id)
+                if outcome in {"updated", "skipped"} and len(conflicts) < _NAMED:
+                    conflicts.append(f"{map_.table}:{point.id}")
+        self.result = Merged(
+            tables={map_.table: Counts(**counts)},
+            failed=tuple(failed),
+            conflicts=tuple(conflicts),
+            records=tuple(records) if map_.primary else (),
+        )
+
+    def commit(self) -> None:
+        """Write the points."""
+        done: list[tuple[list[Point], dict[int | str, Point]]] = []
+        try:
+            for batch in self._chosen():
+                points = [point for point in batch if point.id in self._taken]
+                if points:
+                    done.append((points, self._there([point.id for point in points])))
+                    qdrant_write.put(self._server, [points], None)
+        except StoreError as error:
+            try:
+                for points, before in reversed(done):
+                    self._put_back(points, before)
+            except StoreError:
+                raise StoreError(
+                    f"only some of the points were merged: {error.message}",
+                    unchanged="What the store was is in the vault, as the latest snapshot with the tag before-restore.",
+                    hint="memkeep snapshots --tag before-restore",
+                    code=error.code,
+                ) from error
+            raise StoreError(
+                f"the points were not merged: {error.message}", hint=error.hint, code=error.code
+            ) from error
+
+    def _put_back(self, points: Sequence[Point], before: dict[int | str, Point]) -> None:
+        new = [point.id for point in points if point.id not in before]
+        if new:
+            self._server.send("POST", f"{self._server.where.path}/points/delete", {"points": new}, wait="true")
+        if before:
+            qdrant_write.put(self._server, [list(before.values())], None)
+
+    def _chosen(self) -> Iterator[list[Point]]:
+        """Yield the wanted points of the image, in batches."""
+        user = self._map.fields.get("user") or self._map.fields.get("scope")
+        users = self._wanted.users
+        waiting: list[Point] = []
+        for point in chain.from_iterable(chain.from_iterable(self._streams())):
+            if users is None or (user is not None and str(point.payload.get(user)) in users):
+                waiting.append(point)
+            if len(waiting) == _BATCH:
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
+
+    def _there(self, ids: Sequence[int | str]) -> dict[int | str, Point]:
+        """Return those of the points that the server has."""
+        body = {"ids": list(ids), "with_payload": True, "with_vector": True}
+        found = self._server.send("POST", f"{self._server.where.path}/points", body)
+        return {one["id"]: Point(one["id"], one.get("payload") or {}, _vectors(one.get("vector"))) for one in found}
+
+    def _unfit(self, point: Point) -> str:
+        """Return why the collection would refuse a point, "" when it would not."""
+        for name, vector in point.vectors.items():
+            shown = name or "its vector"
+            if isinstance(vector, Sparse):
+                if name not in self._sparse:
+                    return f"the collection has no sparse vector {shown}"
+                continue
+            if name not in self._sizes:
+                return f"the collection has no vector {shown}"
+            rows = [vector] if isinstance(vector, bytes) else vector
+            if any(len(row) // 4 != self._sizes[name] for row in rows):
+                return f"{shown} has {len(rows[0]) // 4} dimensions, the collection takes {self._sizes[name]}"
+        return ""
+
+    def _outcome(self, point: Point, before: Point | None) -> str:
+        if before is None:
+            return "inserted"
+        same = point.vectors.keys() == before.vectors.keys() and all(
+            near(vector, before.vectors[name]) for name, vector in point.vectors.items()
+        )
+        if same and point.payload == before.payload:
+            return "same"
+        replaces = self._wanted.conflict == "update" or (
+            self._wanted.conflict == "newer" and later(self._map, point.payload, before.payload)
+        )
+        return "updated" if replaces else "skipped"
+
+
+def _vectors(found: Any) -> dict[str, Vector]:
+    """Return vectors as the server's JSON has them."""
+    if found is None:
+        return {}
+    named = found if isinstance(found, dict) else {"": found}
+    return {name: _vector(one) for name, one in named.items()}
+
+
+def _vector(found: Any) -> Vector:
+    import numpy as np
+
+    if isinstance(found, dict):
+        return Sparse(tuple(found["indices"]), tuple(found["values"]))
+    if found and isinstance(found[0], list):
+        return tuple(np.asarray(row, "<f4").tobytes() for row in found)
+    return np.asarray(found, "<f4").tobytes()
