@@ -98,7 +98,9 @@ class Part(Value):
     maps: tuple[TableMap, ...] = ()
     exclude: tuple[str, ...] = ()  # names under a folder part that belong to other parts or are left out
     include: tuple[str, ...] = ()  # for folder parts: only these names (glob); empty means all
-    secrets: tuple[str, ...] = ()  # dotted JSON keys to redact when secrets are not taken (config files)
+    secrets: tuple[
+        str, ...
+    ] = ()  # what to redact when secrets are not taken: a JSON file's dotted keys, `table.column`
 
 
 class Hooks(Value):

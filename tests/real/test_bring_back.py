@@ -10,7 +10,6 @@ from contextlib import closing
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import pytest
 
@@ -267,23 +266,6 @@ def test_the_two_systems_of_an_openclaw_state_folder_come_back_as_they_were(
     files = {name: hashlib.sha256((core.at / "workspace" / name).read_bytes()) for name in truth["workspace_files"]}
     assert {name: digest.hexdigest() for name, digest in files.items()} == truth["workspace_files"]
     _hybrid_holds(hybrid.at, _truth(stores, "hybrid-2026.4.273"), check)
-
-
-def test_openmemory_comes_back_as_it_was_though_it_is_of_no_known_system(
-    bring: Bring, check: Any, stores: Path
-) -> None:
-    truth = _truth(stores, "openmemory")
-    [openmemory] = bring("openmemory", "", ["custom"])
-    check.sqlite(openmemory.at / "api", {"openmemory.db": truth["sql"]["file"]})
-    memories = _rows(openmemory.at / "api" / "openmemory.db", "SELECT id, content, state FROM memories")
-    digest = check.text_digest((UUID(row[0]), row[1]) for row in memories)
-    assert digest == truth["sql"]["text_digest_readable_ids"]
-    assert check.counts(row[2] for row in memories) == truth["sql"]["states"]
-    [points] = (openmemory.at / "qdrant-local").rglob("storage.sqlite")
-    assert _rows(points, "SELECT count(*) FROM points") == [(truth["qdrant_local"]["points"],)]
-    snapshot = openmemory.at / truth["qdrant_snapshot"]["file"]
-    assert hashlib.sha256(snapshot.read_bytes()).hexdigest() == truth["qdrant_snapshot"]["sha256"]
-    check.sqlite(openmemory.at, {"history.db": truth["history_db"]})
 
 
 def test_local_mem0_comes_back_as_it_was_though_it_is_of_no_known_system(

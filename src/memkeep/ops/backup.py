@@ -30,6 +30,7 @@ from memkeep.model import (
 )
 from memkeep.ops import secrets
 from memkeep.ops.compare import UNREADABLE
+from memkeep.ops.drift import drift
 from memkeep.ops.freeze import Held, Moment, freeze
 from memkeep.ops.hooks import stopped
 from memkeep.ops.in_place import refuse_interrupted
@@ -208,6 +209,7 @@ class _Run:
                 for image in images
             )
             writer.flush()
+            self._findings += drift(self._vault, self._store.system, images)
             rung = Rung.NONE
             if verify:
                 self._events.step("reading back")

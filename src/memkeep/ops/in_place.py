@@ -25,6 +25,7 @@ from memkeep.errors import MemkeepError, RefusedError, StorageError
 from memkeep.events import Events
 from memkeep.model import Part, PartImage, Snapshot, Store
 from memkeep.ops import moves
+from memkeep.ops.drift import Mending
 from memkeep.ops.entries import place
 from memkeep.ops.live import holders
 from memkeep.ops.materialise import materialise
@@ -46,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     targets: dict[str, Path]
     anchors: dict[str, Path]
     others: tuple[Part, ...] = ()  # live parts that the snapshot does not have, and did not leave out
+    mending: Mending = Mending()
 
 
 class _Journal(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +205,7 @@ def _replace(
             staging[anchor].mkdir(mode=0o700)
             mine = [image for image in images if plan.anchors[image.part.name] == anchor]
             materialise(vault, mine, staging[anchor], events)
+            plan.mending.mend(staging[anchor])
             parked[anchor].mkdir(mode=0o700)
         places = {
             name: Place(target=target, anchor=anchor, staging=staging[anchor], parked=parked[anchor])

@@ -1,20 +1,80 @@
-"""Take secret values out of a JSON configuration, leaving every other byte as it was."""
+"""Take secret values out of what a vault may not have them in.
 
+Of a JSON configuration every other byte stays as it was; of a database every other value, see `sqlite_redact`.
+"""
+
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from memkeep.engines.sqlite_redact import replace_texts
 from memkeep.errors import StoreError
 from memkeep.model import Part
+from memkeep.systems.openclaw_json import secrets
 
 REDACTED = "redacted by memkeep"
 
 
 def redactor(part: Part) -> Callable[[bytes], bytes]:
-    """Return what replaces the literals of `part.secrets` (dotted keys) in the file's text."""
+    """Return what takes the secrets of a part out of the bytes of its file.
 
+    `part.secrets` are dotted keys of a JSON file, or columns (`table.column`) of a database that hold JSON.
+    """
+    return _of_database(part) if part.engine == "sqlite" else _of_json(part)
+
+
+def _of_database(part: Part) -> Callable[[bytes], bytes]:
+    def redact(data: bytes) -> bytes:
+        try:
+            for secret in part.secrets:
+                table, _, column = secret.rpartition(".")
+                data = replace_texts(data, table, column, without_secrets)
+        except StoreError as error:
+            raise _refused(part) from error
+        return data
+
+    return redact
+
+
+def without_secrets(text: str) -> str:
+    """Return a JSON document with its secret values replaced; text that is none is replaced whole."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return json.dumps(REDACTED)
+    found = secrets(document)
+    for key in found:
+        document = _with(document, key.split("."))
+    if secrets(document) and any(_at(document, key.split(".")) != REDACTED for key in secrets(document)):
+        return json.dumps(REDACTED)
+    return json.dumps(document) if found else text
+
+
+def _with(document: Any, path: list[str]) -> Any:
+    """Return a document in which the text under a dotted key is replaced."""
+    if not path:
+        return REDACTED
+    for cut in range(1, len(path) + 1):
+        key = ".".join(path[:cut])
+        if isinstance(document, dict) and key in document and _at(document[key], path[cut:]) is not None:
+            return {**document, key: _with(document[key], path[cut:])}
+        if isinstance(document, list) and key.isdigit() and int(key) < len(document):
+            return [_with(one, path[cut:]) if number == int(key) else one for number, one in enumerate(document)]
+    return document
+
+
+def _refused(part: Part) -> StoreError:
+    return StoreError(
+        f"the secrets in {part.path} could not be taken out",
+        unchanged="No snapshot was made.",
+        hint="memkeep backup --include-secrets",
+    )
+
+
+def _of_json(part: Part) -> Callable[[bytes], bytes]:
     def redact(data: bytes) -> bytes:
         text = data.decode("utf-8", "surrogateescape")
         for value in _values(text, part):
@@ -22,11 +82,7 @@ def redactor(part: Part) -> Callable[[bytes], bytes]:
             for form in {quoted, value, quoted.replace("/", "\\/")}:
                 text = re.sub(rf"""(["']){re.escape(form)}\1""", rf"\g<1>{REDACTED}\g<1>", text)
         if any(value != REDACTED for value in _values(text, part)):
-            raise StoreError(
-                f"the secrets in {part.path} could not be taken out",
-                unchanged="No snapshot was made.",
-                hint="memkeep backup --include-secrets",
-            )
+            raise _refused(part)
         return text.encode("utf-8", "surrogateescape")
 
     return redact

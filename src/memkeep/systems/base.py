@@ -3,11 +3,11 @@
 A system is a module; adding one is that module and its name in `detect.SYSTEMS`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from memkeep.model import Store, Value
+from memkeep.model import Finding, Store, Value
 from memkeep.systems.look import Look
 
 
@@ -54,4 +54,37 @@ class ServerSystem(System, Protocol):
 
     def detect_url(self, look: Look, url: str, places: Places) -> list[Store]:
         """Return the stores of this system that a server has at a URL without secrets; [] when it has none."""
+        ...
+
+
+class Side(Value):
+    """One collection of a snapshot: the part that it is of, and its records, portable names over native values."""
+
+    part: str
+    rows: Iterable[dict[str, Any]]  # under `id` what the product has as the record's id, a number too
+
+
+Sides = Mapping[str, Side]
+"""The collections of a snapshot, by name. Each may be read once."""
+
+
+class LostId(Value):
+    """An id that the product's own database destroyed, and what it was: another part of the store still has it."""
+
+    was: int | float
+    id: str  # as the database spells ids
+    text: str
+    part: str
+    columns: tuple[tuple[str, str], ...]  # (table, column): all that hold such ids
+
+
+class TwofoldSystem(System, Protocol):
+    """A product whose memory lies in two places that can come apart."""
+
+    def drift(self, sides: Sides) -> list[Finding]:
+        """Return what the places disagree about, each finding with the record that it is about."""
+        ...
+
+    def lost_ids(self, sides: Sides) -> list[LostId]:
+        """Return the ids that one place has destroyed and another still has."""
         ...

@@ -21,14 +21,24 @@ from memkeep.systems import (
     openclaw_hybrid,
     openclaw_json,
     openclaw_lancedb,
+    openmemory,
     servers,
     thanos,
 )
-from memkeep.systems.base import OpenClaw, Places, ServerSystem, System
+from memkeep.systems.base import OpenClaw, Places, ServerSystem, System, TwofoldSystem
 from memkeep.systems.look import DEPTH, Look
 
-SYSTEMS: tuple[System, ...] = (openclaw_core, openclaw_hybrid, openclaw_lancedb, oc_memory, thanos, mem0)
-SERVER_SYSTEMS: tuple[ServerSystem, ...] = (thanos, mem0)
+SYSTEMS: tuple[System, ...] = (
+    openclaw_core,
+    openclaw_hybrid,
+    openclaw_lancedb,
+    oc_memory,
+    openmemory,
+    thanos,
+    mem0,
+)
+SERVER_SYSTEMS: tuple[ServerSystem, ...] = (openmemory, thanos, mem0)
+TWOFOLD_SYSTEMS: tuple[TwofoldSystem, ...] = (openmemory,)
 NAMES = (*(system.name for system in SYSTEMS), custom.name)
 
 

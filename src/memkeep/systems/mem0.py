@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from memkeep.model import Finding, Part, Role, Severity, Store, TableMap, TimeUnit, is_url
-from memkeep.systems import marks, openclaw_json, qdrant_folder, servers
+from memkeep.systems import compose, marks, openclaw_json, openmemory_servers, qdrant_folder, servers
 from memkeep.systems.base import Places
 from memkeep.systems.gather import Choose, Item, Leave, gather
 from memkeep.systems.look import Look
@@ -118,7 +118,10 @@ def _vector_stores(look: Look, folder: Path) -> bool:
 def _is_openmemorys(look: Look, folder: Path) -> bool:
     near = [folder, *(folder / each for each in look.folder(folder).folders if each == "api")]
     files = [each / file for each in near for file in look.folder(each).suspects]
-    return any(marks.is_openmemory(look.columns(file)) for file in files)
+    return any(marks.is_openmemory(look.columns(file)) for file in files) or (
+        bool(look.folder(folder).files.keys() & set(compose.FILES))
+        and openmemory_servers.is_ours(compose.read(folder, {}))
+    )
 
 
 def _choose(look: Look, root: Path, places: Places) -> Choose:

@@ -13,6 +13,7 @@ from memkeep.systems.look import Look
 FILE = "openclaw.json"
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
+_BY_NAME = re.compile(r"env:\w+")  # as mem0 refers to the environment
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SECRET_WORDS = frozenset(
     {"apikey", "token", "tokens", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
@@ -100,7 +101,8 @@ def secrets(said: object) -> tuple[str, ...]:
     """Return the dotted keys that hold a secret as literal text, in order.
 
     A key holds a secret by its last words (`apiKey`, `bot_token`, `encryptionKey`), in a table of such a name, or by
-    the form of its value. References, to the environment (`${NAME}`) or by a table (`{source, id}`), are no secrets.
+    the form of its value. References, to the environment (`${NAME}`, `env:NAME`) or by a table (`{source, id}`), are
+    no secrets.
     """
     return tuple(_secrets(said, "", secret=False))
 
@@ -115,7 +117,11 @@ def _secrets(said: object, at: str, *, secret: bool) -> Iterator[str]:
             yield from _secrets(value, f"{at}.{index}" if at else str(index), secret=secret)
     elif isinstance(said, str):
         literal = _REFERENCE.sub("", said).removeprefix("Bearer").strip()
-        if literal and (_LOOKS_SECRET.search(said) or (secret and not literal.isdigit())):
+        if (
+            literal
+            and not _BY_NAME.fullmatch(literal)
+            and (_LOOKS_SECRET.search(said) or (secret and not literal.isdigit()))
+        ):
             yield at
 
 

@@ -1,0 +1,84 @@
+"""What the places of a twofold store disagree about, told from the records of a snapshot; and ids that it can mend.
+
+The image of a snapshot stays what the store was. Only what is restored is mended, after its bytes were checked.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from memkeep.engines import sqlite_mend
+from memkeep.model import Finding, PartImage, Severity, StoredCollection
+from memkeep.ops.entries import place
+from memkeep.records.groups import decode
+from memkeep.systems.base import LostId, Side, Sides, TwofoldSystem
+from memkeep.systems.detect import TWOFOLD_SYSTEMS
+from memkeep.vault.vault import Vault
+
+
+class Mending(msgspec.Struct, frozen=True, kw_only=True):
+    """What is mended in the databases that a restore writes."""
+
+    lost: tuple[LostId, ...] = ()
+
+    def mend(self, root: Path) -> None:
+        """Write the true ids into the databases that lie under a private folder."""
+        for part in dict.fromkeys(one.part for one in self.lost):
+            mine = [one for one in self.lost if one.part == part]
+            file = place(root, part)
+            if file.is_file():
+                sqlite_mend.write_ids(file, mine[0].columns, {one.was: one.id for one in mine})
+
+    def findings(self, images: Sequence[PartImage]) -> list[Finding]:
+        """Return a finding for each id that was mended in the parts that were restored."""
+        names = {image.part.name for image in images}
+        return [
+            Finding(
+                code="id_mended",
+                severity=Severity.INFO,
+                part=one.part,
+                record=one.id,
+                message=f"the id of a memory was the number {one.was} and is {one.id} again: {one.text[:60]}",
+            )
+            for one in self.lost
+            if one.part in names
+        ]
+
+
+def drift(vault: Vault, system: str, images: Sequence[PartImage]) -> list[Finding]:
+    """Return what the places of a store disagree about; nothing of a system whose memory lies in one place."""
+    known = _twofold(system)
+    return known.drift(_sides(vault, images)) if known is not None else []
+
+
+def mending(vault: Vault, system: str, images: Sequence[PartImage]) -> Mending:
+    """Return what can be mended of the databases of a snapshot, going by all of its parts."""
+    known = _twofold(system)
+    if known is None:
+        return Mending()
+    engines = {image.part.name: image.part.engine for image in images}
+    lost = known.lost_ids(_sides(vault, images))
+    return Mending(lost=tuple(one for one in lost if engines[one.part] == "sqlite"))
+
+
+def _twofold(system: str) -> TwofoldSystem | None:
+    return next((one for one in TWOFOLD_SYSTEMS if one.name == system), None)
+
+
+def _sides(vault: Vault, images: Sequence[PartImage]) -> Sides:
+    return {
+        one.map.collection: Side(part=image.part.name, rows=_rows(vault, one))
+        for image in images
+        for one in image.collections
+    }
+
+
+def _rows(vault: Vault, stored: StoredCollection) -> Iterator[dict[str, Any]]:
+    portable = {column: field for field, column in stored.map.fields.items()}
+    for group in stored.groups:
+        columns, rows = decode(vault.reader.chunk(group.chunk))
+        names = ["id" if column == stored.map.id else portable.get(column, column) for column in columns]
+        for row in rows:
+            yield dict(zip(names, row, strict=True))

@@ -1,0 +1,227 @@
+"""OpenMemory as its own models and a real Qdrant server have it: backed up, compared, mended, brought back."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+import memkeep
+from memkeep.library import OpenVault
+from memkeep.model import Severity
+from memkeep.testing.qdrant_server import QdrantServer, qdrant
+
+pytestmark = pytest.mark.real
+
+FAKE = b"sk-FAKE-literal-key-in-config-0000"
+INFINITE = UUID("12345678-9012-4e34-1234-567890123456")
+WHOLE = UUID("00000000-0000-0000-0000-0000000001e3")
+STRANGER = UUID("99999999-9999-4e99-9999-999999999999")
+COMPOSE = """
+services:
+  mem0_store: {image: qdrant/qdrant, ports: ["PORT:6333"], volumes: ["mem0_storage:/qdrant/storage"]}
+  openmemory-mcp: {image: mem0/openmemory-mcp, build: api/}
+"""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantServer]:
+    with qdrant(tmp_path_factory.mktemp("qdrant"), QDRANT__STORAGE__WAL__WAL_CAPACITY_MB="1") as running:
+        yield running
+
+
+@pytest.fixture
+def truth(stores: Path) -> Any:
+    return json.loads((stores / "openmemory" / "truth.json").read_text())
+
+
+@pytest.fixture
+def root(copy_store: Callable[..., Path], server: QdrantServer) -> Iterator[Path]:
+    """Return the folder of a store whose vectors are in the server, as the product's own snapshot has them."""
+    folder = copy_store("openmemory")
+    shutil.rmtree(folder / "qdrant-local")
+    (folder / "docker-compose.yml").write_text(COMPOSE.replace("PORT", str(server.port)))
+    [snapshot] = (folder / "qdrant-snapshots").iterdir()
+    with snapshot.open("rb") as file:
+        path = "/collections/openmemory/snapshots/upload?priority=snapshot&wait=true"
+        answer = httpx.post(server.base + path, files={"snapshot": file}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    yield folder
+    httpx.delete(f"{server.base}/collections/openmemory", timeout=60)
+
+
+@pytest.fixture
+def destroyed(root: Path, server: QdrantServer) -> Path:
+    """Return the same store with three more memories whose ids SQLite has made numbers of, one without a point."""
+    with closing(sqlite3.connect(root / "api" / "openmemory.db")) as con, con:
+        user, app = con.execute("SELECT user_id, app_id FROM memories LIMIT 1").fetchone()
+        category = con.execute("SELECT id FROM categories LIMIT 1").fetchone()[0]
+        for name, text in ((INFINITE, "infinite"), (WHOLE, "whole"), (UUID(int=7), "nobody's")):
+            con.execute(
+                "INSERT INTO memories(id, user_id, app_id, content, state, created_at)"
+                " VALUES (?, ?, ?, ?, 'active', ?)",
+                (name.hex, user, app, text, "2026-03-09 00:00:00.000000"),
+            )
+            con.execute("INSERT INTO memory_categories VALUES (?, ?)", (name.hex, category))
+    points = [
+        {"id": str(name), "vector": {"": [float(number)] * 32}, "payload": {"data": text, "user_id": "bob"}}
+        for number, (name, text) in enumerate(((INFINITE, "infinite"), (WHOLE, "whole"), (STRANGER, "stranger")), 1)
+    ]
+    answer = httpx.put(f"{server.base}/collections/openmemory/points?wait=true", json={"points": points}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return root
+
+
+def rows(database: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def stored(vault: OpenVault) -> bytes:
+    """Return all that a vault keeps, decoded."""
+    inner, found = vault._vault, []
+    for snapshot in inner.snapshots():
+        found.append(repr(snapshot).encode())
+        for part in snapshot.parts:
+            image = inner.image(part)
+            found.append(repr(image).encode())
+            found += [inner.reader.read(one.recipe) for one in image.entries if one.recipe is not None]
+            found += [inner.reader.chunk(group.chunk) for one in image.collections for group in one.groups]
+    return b"\n".join(found)
+
+
+def test_tables_and_vectors_come_back_as_they_were_and_their_drift_is_named(
+    root: Path, truth: Any, check: Any, new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    vault = new_vault()
+    [report] = vault.backup(root).snapshots
+    assert (report.system, report.records, report.rung) == ("openmemory", 60, "readable")
+    drifts = truth["expected_drifts"]
+    assert sorted((one.code, one.record) for one in report.findings) == sorted(
+        [
+            *(("vector_missing", each) for each in drifts["in_sql_only_and_not_deleted"]),
+            *(("row_missing", each) for each in drifts["in_vector_store_only"]),
+            *(("deleted_searchable", each) for each in drifts["deleted_in_sql_still_in_vector_store"]),
+            *(("text_differs", each["id"]) for each in drifts["text_differs"]),
+        ]
+    )
+    newer = {one.record: one.message for one in report.findings if one.code == "text_differs"}
+    for each in drifts["text_differs"]:
+        assert f"newer is {'SQL' if each['newer'] == 'sql' else 'the vector store'}" in newer[each["id"]]
+    assert all(one.severity is Severity.WARNING and one.mend for one in report.findings)
+    [proof] = vault.verify(report.id, rung=memkeep.Rung.EQUIVALENT).snapshots
+    assert (proof.rung, proof.findings) == ("equivalent", ())
+    done = vault.restore(report.id, to=tmp_path / "back")
+    assert done.findings == ()
+    database = tmp_path / "back" / "api" / "openmemory.db"
+    assert database.read_bytes() == (root / "api" / "openmemory.db").read_bytes()
+    check.sqlite(database.parent, {"openmemory.db": truth["sql"]["file"]})
+    memories = rows(database, "SELECT id, content, state FROM memories")
+    assert check.text_digest((UUID(row[0]), row[1]) for row in memories) == truth["sql"]["text_digest_readable_ids"]
+    assert check.counts(row[2] for row in memories) == truth["sql"]["states"]
+    check.sqlite(tmp_path / "back", {"history.db": truth["history_db"]})
+    assert (tmp_path / "back" / "api" / "config.json").read_bytes() == (root / "api" / "config.json").read_bytes()
+
+
+def test_vectors_in_a_folder_are_compared_just_so(
+    copy_store: Callable[..., Path], truth: Any, new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    live = copy_store("openmemory")
+    vault = new_vault()
+    [report] = vault.backup(live).snapshots
+    drifts = truth["expected_drifts"]
+    assert sorted(str(one.record) for one in report.findings) == sorted(
+        [
+            *drifts["in_sql_only_and_not_deleted"],
+            *drifts["in_vector_store_only"],
+            *(each["id"] for each in drifts["text_differs"]),
+        ]
+    )
+    assert vault.verify(report.id, rung=memkeep.Rung.EQUIVALENT).snapshots[0].rung == "equivalent"
+    vault.restore(report.id, to=tmp_path / "back")
+    for name in ("meta.json", "collection/openmemory/storage.sqlite"):
+        assert (tmp_path / "back" / "qdrant-local" / name).read_bytes() == (live / "qdrant-local" / name).read_bytes()
+
+
+def test_the_key_in_the_settings_is_kept_only_where_nobody_reads_it(
+    root: Path, new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    sealed, plain = new_vault("sealed"), new_vault("plain", encrypted=False)
+    [kept] = sealed.backup(root).snapshots
+    [redacted] = plain.backup(root).snapshots
+    assert FAKE in stored(sealed)
+    assert FAKE not in stored(plain)
+    assert not any(FAKE in path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file())
+    assert ("api/openmemory.db", "secret values were replaced: configs.value") in {
+        (one.part, one.reason) for one in redacted.omitted
+    }
+    assert not [one for one in kept.omitted if "secret" in one.reason]
+    assert plain.verify(rung=memkeep.Rung.EQUIVALENT).snapshots[0].rung == "equivalent"
+    plain.restore(redacted.id, to=tmp_path / "back")
+    database = tmp_path / "back" / "api" / "openmemory.db"
+    [(value,)] = rows(database, "SELECT value FROM configs")
+    said = json.loads(value)
+    assert said["mem0"]["embedder"]["config"]["api_key"] == "redacted by memkeep"
+    assert said["mem0"]["llm"]["config"]["api_key"] == "env:OPENAI_API_KEY"
+    assert said["openmemory"]["custom_instructions"] == "Remember café ☕ orders"
+    for table in ("memories", "memory_categories", "memory_status_history", "users"):
+        query = f"SELECT * FROM {table} ORDER BY 1, 2"
+        assert rows(database, query) == rows(root / "api" / "openmemory.db", query)
+    other = new_vault("other", encrypted=False)
+    sealed.copy(other)
+    assert FAKE not in stored(other)
+    sealed.pack(kept.id, tmp_path / "packed.tar.zst")
+    memkeep.restore_file(tmp_path / "packed.tar.zst", to=tmp_path / "unpacked")
+    assert FAKE not in (tmp_path / "unpacked" / "api" / "openmemory.db").read_bytes()
+
+
+def test_a_server_that_does_not_answer_is_named_and_the_tables_are_kept(
+    root: Path, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    (root / "docker-compose.yml").write_text(COMPOSE.replace("PORT", "1"))
+    run_cli("init", "--vault", tmp_path / "vault", "--no-encryption")
+    done = run_cli("backup", root, "--vault", tmp_path / "vault", "--json")
+    assert done.code == 3
+    [report] = done.result["snapshots"]
+    assert [one["part"] for one in report["omitted"] if "127.0.0.1:1" in one["reason"]] == ["qdrant/openmemory"]
+    assert any(one["code"] == "part_unread" and one["part"] == "qdrant/openmemory" for one in report["findings"])
+    assert report["records"] == 60
+    assert not [one for one in report["findings"] if one["code"] == "vector_missing"]  # nobody can tell
+
+
+def test_ids_that_sqlite_destroyed_are_told_and_mended_in_what_is_restored(
+    destroyed: Path, new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    live = destroyed / "api" / "openmemory.db"
+    before = live.read_bytes()
+    vault = new_vault()
+    [report] = vault.backup(destroyed).snapshots
+    told = {one.record: one.message for one in report.findings if one.code == "id_destroyed"}
+    assert told.keys() == {str(INFINITE), str(WHOLE), "7"}
+    assert "inf" in told[str(INFINITE)]
+    assert "nobody's" in told["7"]
+    assert str(STRANGER) in {one.record for one in report.findings if one.code == "row_missing"}
+    assert vault.verify(report.id, rung=memkeep.Rung.EQUIVALENT).snapshots[0].rung == "equivalent"
+    done = vault.restore(report.id, to=tmp_path / "back")
+    assert {(one.code, one.record) for one in done.findings} == {
+        ("id_mended", INFINITE.hex),
+        ("id_mended", WHOLE.hex),
+    }
+    back = tmp_path / "back" / "api" / "openmemory.db"
+    for table, column in (("memories", "id"), ("memory_categories", "memory_id")):
+        ids = {row[0] for row in rows(back, f"SELECT {column} FROM {table} WHERE typeof({column}) = 'text'")}
+        assert {INFINITE.hex, WHOLE.hex} <= ids
+    assert rows(back, f"SELECT content FROM memories WHERE id = '{INFINITE.hex}'") == [("infinite",)]
+    assert rows(back, "PRAGMA integrity_check") == [("ok",)]
+    assert rows(back, "PRAGMA foreign_key_check") == []
+    same = "SELECT rowid, content, state, metadata, created_at FROM memories ORDER BY rowid"
+    assert rows(back, same) == rows(live, same)
+    indexes = "SELECT type, name, tbl_name FROM sqlite_schema ORDER BY 1, 2, 3"
+    assert rows(back, indexes) == rows(live, indexes)
+    assert live.read_bytes() == before
