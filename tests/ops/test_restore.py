@@ -129,3 +129,22 @@ def test_what_a_killed_restore_left_is_removed_by_the_next(vault: OpenVault, tmp
     vault.restore(to=tmp_path / "target")
     assert not left.exists()
     assert (tmp_path / ".other.memkeep-0123abcd").exists()
+
+
+def test_a_file_of_little_more_than_nothing_takes_little_room(
+    new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    with (store / "sparse.bin").open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek(5_000_001)
+        file.write(b"something")
+        file.seek((64 << 20) - 1)
+        file.write(b"\0")
+    vault = new_vault()
+    vault.backup(store)
+    vault.restore("latest", to=tmp_path / "back")
+    back = tmp_path / "back" / "sparse.bin"
+    assert back.read_bytes() == (store / "sparse.bin").read_bytes()
+    assert back.stat().st_blocks * 512 < 2 << 20

@@ -7,6 +7,7 @@ after all files of all parts, so that nothing is ever written through one.
 import os
 import shlex
 import shutil
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from memkeep.errors import DamagedError, StorageError
 from memkeep.events import Events
 from memkeep.model import PartImage, StoredEntry
 from memkeep.ops.entries import check_entries, place
+from memkeep.vault.reader import split_ids
 from memkeep.vault.vault import Vault
 
 Stream = Callable[[StoredEntry], Iterator[bytes]]
@@ -26,6 +28,7 @@ _FILE_MODE = 0o777
 _FOLDER_MODE = 0o3777
 
 _AHEAD = 8 << 20  # bytes
+_HOLE = 4096  # bytes of zeros that need not be written
 
 
 def materialise(vault: Vault, images: Sequence[PartImage], root: Path, events: Events, *, durable: bool = True) -> None:
@@ -50,7 +53,7 @@ def lay_out(stream: Stream, images: Sequence[PartImage], root: Path, events: Eve
     What the images say of paths has been checked.
     """
     entries = [stored for image in images for stored in image.entries]
-    _refuse_without_room(root, sum(stored.entry.size for stored in entries))
+    _refuse_without_room(root, sum(_filled(stored) for stored in entries))
     places = [(stored, place(root, stored.entry.path)) for stored in entries]
     for stored, path in places:
         if stored.entry.kind == "dir":
@@ -66,6 +69,14 @@ def lay_out(stream: Stream, images: Sequence[PartImage], root: Path, events: Eve
     for stored, path in sorted(folders, key=lambda pair: len(pair[1].parts), reverse=True):
         path.chmod(stored.entry.mode & _FOLDER_MODE)
         os.utime(path, ns=(stored.entry.mtime_ns, stored.entry.mtime_ns))
+
+
+def _filled(stored: StoredEntry) -> int:
+    """Return about how many bytes a file takes on disk: a chunk that it has again and again is a hole of zeros."""
+    if stored.recipe is None:
+        return stored.entry.size
+    lengths = array("I", stored.recipe.lengths)
+    return sum(dict(zip(split_ids(stored.recipe.ids), lengths, strict=True)).values())
 
 
 def _refuse_without_room(root: Path, size: int) -> None:
@@ -109,6 +120,11 @@ def _write_file(stream: Stream, stored: StoredEntry, path: Path, events: Events,
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
+    """Write bytes; what is nothing but zeros becomes a hole: databases make files far larger than what is in them."""
+    if len(data) >= _HOLE and data.count(0) == len(data):
+        size = os.lseek(descriptor, len(data), os.SEEK_CUR)
+        os.ftruncate(descriptor, size)
+        return
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
