@@ -72,3 +72,12 @@ def test_a_damaged_source_ends_with_status_20_and_names_the_snapshot(two: tuple[
     assert ran.code == 20
     assert ran.result["failed"] == list(ran.result["findings"][0]["snapshots"])
     assert ran.result["copied"] == []
+
+
+def test_the_same_vault_by_another_name_is_refused_before_its_password_is_asked_for(
+    two: tuple[Path, Path], run_cli: Callable, home: Path
+) -> None:
+    (home / "link").symlink_to(two[0])
+    for name in ("here", "./there/../here", "link", f"file://{two[0]}"):
+        ran = run_cli("copy", "--to", name, "--json", env={"MEMKEEP_PASSWORD": ""})
+        assert ran.json["error"]["code"] == "same_vault", name

@@ -168,3 +168,18 @@ def test_colours_are_seen_unless_refused(vault: str, store: Path, on_terminal: C
     assert "\x1b[32m" in on_terminal("snapshots", env=environ).text
     assert "\x1b" not in on_terminal("snapshots", env={**environ, "NO_COLOR": "1"}).text
     assert "\x1b" not in on_terminal("snapshots", env={**environ, "TERM": "dumb"}).text
+
+
+def test_waiting_for_a_server_that_does_not_answer_is_told_on_a_terminal_and_is_short(
+    on_terminal: Callable[..., Session],
+) -> None:
+    env = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_REGION": "x",
+        "MEMKEEP_CACHE_DIR": "cache",
+    }
+    done = on_terminal("snapshots", "--vault", "s3://memkeep-nowhere/vault", env=env)
+    assert "trying again (2 of 4)" in done.text
+    assert "(tried 4 times in " in " ".join(done.text.split())

@@ -14,6 +14,7 @@ import pytest
 import memkeep
 from memkeep.cli.results import result_types
 from memkeep.cli.table import VERBS
+from memkeep.errors import DamagedError
 from memkeep.model import Finding, Severity
 from memkeep.ops.outcome import status_of
 
@@ -437,3 +438,16 @@ def test_without_a_terminal_key_says_which_flag_gives_the_new_password(home: Pat
         12,
         "memkeep key add --new-password-file FILE --vault v --password-command 'echo pw'",
     )
+
+
+def test_discover_names_what_is_missing_first(world: World, run_cli: Callable) -> None:
+    assert "memkeep init" in run_cli("discover", world.store).stdout.splitlines()[-1]
+    assert "memkeep backup" in world.run("discover", world.store).stdout.splitlines()[-1]
+
+
+def test_status_names_a_snapshot_whose_manifest_is_lost(world: World) -> None:
+    (world.vault / "snapshots" / world.first).unlink()
+    ran = world.run("status", world.store)
+    assert ran.code == DamagedError.exit
+    assert f"damaged or lost: {world.first}" in ran.stdout
+    assert world.run("status", world.store, "--json").result["unreadable"] == [world.first]

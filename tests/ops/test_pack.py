@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -18,12 +19,12 @@ import msgspec
 import pytest
 import zstandard
 
-from memkeep.errors import DamagedError, MemkeepError, RefusedError, StorageError, UsageError
+from memkeep.errors import DamagedError, MemkeepError, RefusedError, StorageError, UnsupportedError, UsageError
 from memkeep.events import SILENT
 from memkeep.library import OpenVault
 from memkeep.model import Rung
 from memkeep.ops import parcel, tar
-from memkeep.ops.age import Unlock
+from memkeep.ops.age import Lock, Unlock, write_encrypted
 from memkeep.ops.pack import _archive, _finished
 from memkeep.ops.parcel_read import is_parcel, open_parcel
 from memkeep.ops.unpack import restore_file, verify_file
@@ -352,7 +353,9 @@ def test_a_changed_memory_is_named_by_its_file(packed: Path) -> None:
     archive = plain(packed)
     at = archive.index(b"SQLite format 3") + 9000
     disguise(packed, archive[:at] + bytes([archive[at] ^ 1]) + archive[at + 1 :])
-    assert [one.object for one in verify_file(packed).findings] == ["files/facts.db"]
+    [found] = verify_file(packed).findings
+    assert found.object == "files/facts.db"
+    assert found.mend.startswith(f"sha256sum {packed}   # ")
 
 
 def test_members_that_are_swapped_doubled_or_dropped_are_found(packed: Path, tmp_path: Path) -> None:
@@ -490,3 +493,17 @@ def test_scratch_is_private(packed: Path, tmp_path: Path, private_tmp: Path) -> 
     assert tempfile.gettempdir() == str(private_tmp)
     restore_file(packed, to=tmp_path / "back")
     assert stat.S_IMODE((tmp_path / "back").stat().st_mode) == 0o700
+
+
+def test_a_passphrase_that_is_too_costly_to_try_here_is_not_called_wrong(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    write_encrypted([b"plain"], out, Lock(passphrase="pw"))
+    costly, times = re.subn(rb"(-> scrypt \S+) \d+", rb"\1 60", out.getvalue())
+    assert times == 1
+    file = tmp_path / "memory.tar.zst.age"
+    file.write_bytes(costly)
+    with pytest.raises(UnsupportedError, match="more work") as error:
+        verify_file(file, unlock=Unlock(passphrase="pw"))
+    plain = tmp_path / "memory.tar.zst"
+    assert error.value.hint.startswith(f"age -d -o {plain} {file}   # ")
+    assert error.value.hint.endswith(f"memkeep restore {plain} --to DIR")

@@ -111,6 +111,8 @@ def test_what_was_refused_is_not_asked_again(time: "FakeClock") -> None:
 
 def test_a_storage_that_never_answers_is_given_up_and_the_error_says_how_often_it_was_asked(time: "FakeClock") -> None:
     storage, beneath = faulty(("put_new", 1, "timeout"), lasting=True)
+    list(storage.list(""))  # it has answered once
+    beneath.calls.clear()
     with pytest.raises(StorageUnreachableError) as error:
         storage.put_new(KEY, [b"x"])
     assert len(beneath.calls) == retry.TRIES
@@ -125,8 +127,10 @@ def test_a_storage_that_never_answers_is_given_up_and_the_error_says_how_often_i
 def test_pauses_differ_by_chance_and_are_never_shorter_than_half(time: "FakeClock") -> None:
     numbers = iter([0.0, 0.25, 0.5, 1.0, 0.0, 0.0, 0.0])
     beneath = FaultyStorage(MemoryStorage(), Fault(call="get", number=1, kind="timeout", lasting=True))
+    storage = RetryingStorage(beneath, lambda: next(numbers))
+    list(storage.list(""))
     with pytest.raises(StorageUnreachableError):
-        RetryingStorage(beneath, lambda: next(numbers)).get(KEY)
+        storage.get(KEY)
     assert time.waits == [0.25, 0.625, 1.5, 4, 4, 8]
 
 
@@ -136,8 +140,10 @@ def test_no_try_begins_when_two_minutes_have_passed_since_the_first_failure(time
             time.now += 50
             raise StorageUnreachableError(f"{key} timed out", hint="ping host")
 
+    storage = RetryingStorage(Slow(), lambda: 1.0)
+    list(storage.list(""))
     with pytest.raises(StorageUnreachableError, match=r"tried 4 times in 15\d s") as error:
-        RetryingStorage(Slow(), lambda: 1.0).get(KEY)
+        storage.get(KEY)
     assert error.value.hint == "ping host"
     assert error.value.unchanged == "Nothing was changed."
 
@@ -173,3 +179,23 @@ def test_buffers_that_can_be_had_only_once_are_sent_again_as_they_were(time: "Fa
 
     storage.put_new(KEY, refilled())
     assert beneath.beneath.get(KEY) == b"".join(bytes([number]) * 4 for number in range(5))
+
+
+@pytest.mark.parametrize("call", [*ASKS, "put_new"])
+def test_who_has_never_been_answered_is_told_soon_and_of_each_try(time: "FakeClock", call: Call) -> None:
+    beneath = FaultyStorage(MemoryStorage(), Fault(call=call, number=1, kind="timeout", lasting=True))
+    heard: list[str] = []
+    storage = RetryingStorage(beneath, lambda: 1.0, heard.append)
+    ask = ASKS.get(call, lambda storage: storage.put_new(KEY, [b"x"]))
+    with pytest.raises(StorageUnreachableError, match="tried 4 times in 4 s"):
+        ask(storage)
+    assert time.waits == [0.5, 1, 2]
+    assert [text.rpartition("; ")[2] for text in heard] == [f"trying again ({number} of 4)" for number in (2, 3, 4)]
+
+
+def test_an_object_that_is_not_there_is_an_answer(time: "FakeClock") -> None:
+    storage, _ = faulty(("get", 2, "timeout"), lasting=True)
+    with pytest.raises(ObjectMissingError):
+        storage.get(KEY)
+    with pytest.raises(StorageUnreachableError, match="tried 7 times"):
+        storage.get(KEY)

@@ -1,13 +1,17 @@
 """From what the command line said to what the operations take: settings, the vault, the stores."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memkeep.cli.face import Face
+from memkeep.cli.output import clean
 from memkeep.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from memkeep.config import Config, VaultSettings
     from memkeep.model import Store
     from memkeep.ops.age import Unlock
@@ -47,7 +51,27 @@ def open_vault(face: Face, config: "Config", *, cached: bool = True) -> "Vault":
     from memkeep.ops.open import open_vault as open_
 
     place = vault_place(face, config)
-    return open_(place.url, lambda: password(face, place), settings=place, cached=cached)
+    return open_(place.url, lambda: password(face, place), settings=place, cached=cached, tell=_telling(face))
+
+
+def has_vault(face: Face, config: "Config") -> bool:
+    """Say whether a vault lies where it is looked for; of a place that is far it is believed, not asked."""
+    from memkeep.storage.places import storage_at
+    from memkeep.vault.vault import exists
+
+    place = vault_place(face, config)
+    return ("://" in place.url and not place.url.startswith("file://")) or exists(storage_at(place.url))
+
+
+def _telling(face: Face) -> "Callable[[str], None]":
+    """Return what tells somebody at a terminal why nothing happens; others are told by the error, if there is one."""
+
+    def tell(text: str) -> None:
+        # A bar that is there makes way for what is written to `sys.stderr`.
+        if sys.stderr.isatty() and not face.json and not face.quiet:
+            print(clean(text), file=sys.stderr)  # noqa: T201 - for a person, now
+
+    return tell
 
 
 def _credentials(place: "VaultSettings") -> dict[str, str]:
@@ -56,7 +80,9 @@ def _credentials(place: "VaultSettings") -> dict[str, str]:
     return {"CREDENTIALS_DIRECTORY": folder} if folder and place.password_credential else {}
 
 
-def open_other(config: "Config", given: str, *, verb: str, flag: str, file: str | None, command: str | None) -> "Vault":
+def open_other(
+    face: Face, config: "Config", given: str, *, verb: str, flag: str, file: str | None, command: str | None
+) -> "Vault":
     """Open a second vault, which `flag` of a verb named; its password comes from flags and variables of its own."""
     import shlex
 
@@ -75,7 +101,7 @@ def open_other(config: "Config", given: str, *, verb: str, flag: str, file: str 
     other = Face([])
     other.password_file, other.password_command = file, command
     try:
-        return open_(place.url, lambda: password(other, place, environ=environ), settings=place)
+        return open_(place.url, lambda: password(other, place, environ=environ), settings=place, tell=_telling(face))
     except WrongKeyError as error:
         error.hint = f"memkeep {verb} {flag} {shlex.quote(given)} {flag}-password-file FILE"
         raise

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from memkeep.errors import DamagedError, StorageError, UnsupportedError, UsageEr
 MAX_IN_MEMORY = 1 << 30  # bytes of a file behind a passphrase, which the library takes only whole
 _PIECE = 1 << 16
 _AGAIN = "copy it again from where it was made"
+_TOO_COSTLY = "work parameter"  # how the library's refusal is told from a wrong passphrase: it has no other sign
 _SHOWN = 100  # characters of a key that tell what it is
 
 
@@ -71,6 +73,8 @@ def decrypted(file: BinaryIO, name: str, unlock: Unlock) -> Iterator[BinaryIO]:
         try:
             yield io.BytesIO(age.passphrase.decrypt(sealed, unlock.passphrase))
         except age.DecryptError as error:
+            if _TOO_COSTLY in str(error):
+                raise _too_costly(name) from error
             raise _wrong(name, f"the passphrase does not open it, or it is damaged ({error})") from error
         return
     if not unlock.identities:
@@ -225,6 +229,17 @@ def _identities(age: Any, path: Path) -> list[Any]:
 
 def _wrong(name: str, what: str) -> WrongKeyError:
     return WrongKeyError(f"{name}: {what}", hint=f"memkeep restore {name} --to DIR --age-identity FILE")
+
+
+def _too_costly(name: str) -> UnsupportedError:
+    """Return the error that a passphrase was not even tried: how costly that is was fitted to a faster machine."""
+    plain = name.removesuffix(".age") if name.endswith(".age") else f"{name}.tar.zst"
+    first, then = (shlex.quote(one) for one in (name, plain))
+    return UnsupportedError(
+        f"{name}: to try a passphrase takes more work than age's library does on this machine; the file was made on a"
+        " faster one",
+        hint=f"age -d -o {then} {first}   # Debian's `age` does it; then memkeep restore {then} --to DIR",
+    )
 
 
 def _age() -> Any:

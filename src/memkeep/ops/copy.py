@@ -79,11 +79,7 @@ def copy(
     `RefusedError` when both are one vault.
     """
     if source.config.id == target.config.id:
-        raise RefusedError(
-            f"{target.storage.url} is the same vault: a copy goes into another one",
-            hint="memkeep init --vault ANOTHER",
-            code="same_vault",
-        )
+        raise same_vault(target.storage.url)
     run = _Run(source, target, take_secrets=target.keys.encrypted or include_secrets, events=events)
     chosen = run.choose(snapshots)
     size = run.plan(chosen)
@@ -94,6 +90,12 @@ def copy(
     with target.writer(check=True) as writer:
         run.carry(writer)
         return run.result(list(run.commit_all(writer)), size, dry_run=False)
+
+
+def same_vault(place: str) -> RefusedError:
+    """Return the error that a vault would be copied into itself."""
+    message = f"{place} is the same vault: a copy goes into another one"
+    return RefusedError(message, hint="memkeep init --vault ANOTHER", code="same_vault")
 
 
 class _Run:

@@ -22,7 +22,7 @@ from memkeep.storage.cache import CachedStorage, origin
 from memkeep.storage.limit import LimitedStorage
 from memkeep.storage.local import TMP
 from memkeep.storage.places import storage_at
-from memkeep.storage.retry import RetryingStorage
+from memkeep.storage.retry import RetryingStorage, silent
 from memkeep.vault import format
 from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
@@ -109,14 +109,20 @@ def _names(folder: Path) -> list[str]:
 
 
 def open_vault(
-    url: str, password: str | Ask | None = None, *, settings: VaultSettings | None = None, cached: bool = True
+    url: str,
+    password: str | Ask | None = None,
+    *,
+    settings: VaultSettings | None = None,
+    cached: bool = True,
+    tell: Callable[[str], None] = silent,
 ) -> Vault:
     """Open a vault with the settings for that place; `password` may be a function, called only if it is encrypted.
 
-    With `cached=False` all is read from the place itself: so for what proves it.
+    With `cached=False` all is read from the place itself: so for what proves it. `tell` hears of a place that does not
+    answer, each time before it is asked again.
     """
     settings = settings or VaultSettings(url=url)
-    storage = _wrapped(storage_at(url), settings)
+    storage = _wrapped(storage_at(url), settings, tell)
     if cached and settings.cache and not storage.capabilities.near:
         # Outermost: what is here is not limited, asked for again, or in need of anything.
         storage = CachedStorage(storage, cache_folder(url), settings.cache_size)
@@ -145,7 +151,15 @@ def cache_folder(url: str, environ: Mapping[str, str] = os.environ) -> Path:
     return Path(base).expanduser().absolute() / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
-def _wrapped(storage: Storage, settings: VaultSettings) -> Storage:
+def same_place(one: str, other: str) -> bool:
+    """Say whether two names of vaults are one place, as far as that can be told without asking there."""
+    first, second = storage_at(one), storage_at(other)
+    if first.folder is None or second.folder is None:
+        return first.url == second.url
+    return first.folder.resolve() == second.folder.resolve()
+
+
+def _wrapped(storage: Storage, settings: VaultSettings, tell: Callable[[str], None] = silent) -> Storage:
     """Put around a storage what the settings ask for.
 
     The limit is innermost, so that what is sent again counts again. What holds objects is asked again like the rest.
@@ -155,7 +169,7 @@ def _wrapped(storage: Storage, settings: VaultSettings) -> Storage:
         storage = LimitedStorage(storage, up=settings.upload_limit, down=settings.download_limit)
     if settings.object_lock is not None:
         storage = _locking(storage, settings, settings.object_lock)
-    storage = RetryingStorage(storage, random.random)
+    storage = RetryingStorage(storage, random.random, tell)
     if settings.append_only:
         storage = AppendOnlyStorage(storage)
     return storage

@@ -29,6 +29,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 AGE_MAGIC = b"age-encryption.org/v1"
 _TRAILER = struct.pack("<II", 0x184D2A50, 32)  # the head of a skippable frame of 32 bytes
 TRAILER_SIZE = len(_TRAILER) + 32
+COMPARE = "   # is it what `memkeep pack` said? else copy the file again"  # behind `sha256sum` and the file's name
 MANIFEST, SCRIPT, FILES, SUMS = "MANIFEST.json", "restore.sh", "files", "SHA256SUMS"
 MAX_MANIFEST = 1 << 27  # bytes
 
@@ -190,8 +191,7 @@ def trailer(digest: bytes) -> bytes:
 
 def damaged(path: str, what: str) -> DamagedError:
     """Return the error that a file in an archive is not what was packed."""
-    hint = "sha256sum FILE   # is it what `memkeep pack` said? else copy the file again"
-    return DamagedError(f"{path} in the packed file {what}", obj=path, hint=hint)
+    return DamagedError(f"{path} in the packed file {what}", obj=path, hint=COMPARE)
 
 
 def _member(manifest: Manifest, stored: StoredEntry, folder: str = "") -> Member:

@@ -187,4 +187,10 @@ def open_parcel(path: Path, unlock: age.Unlock) -> Iterator[Parcel]:
         elif not first.startswith(parcel.ZSTD_MAGIC):
             hint = "copy it again from where it was made"
             raise DamagedError(f"{path} does not begin as a packed file does", obj=str(path), hint=hint)
-        yield Parcel(file)
+        try:
+            yield Parcel(file)
+        except DamagedError as error:
+            if error.hint == parcel.COMPARE:
+                # Who reads an archive knows its parts, not its name.
+                error.hint = f"sha256sum {shlex.quote(str(path))}{parcel.COMPARE}"
+            raise

@@ -9,7 +9,7 @@ from memkeep import clock
 from memkeep.model import Finding, Omission, Rung, Snapshot, Store, is_url
 from memkeep.ops.run_state import LastRun, last_run
 from memkeep.ops.schedule import Installed, installed
-from memkeep.ops.snapshots import rung_of
+from memkeep.ops.snapshots import lost_snapshots, rung_of
 from memkeep.vault.vault import Vault
 
 
@@ -38,6 +38,7 @@ class StatusResult(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool | None
     snapshots: int
     stores: tuple[StoreStatus, ...]
+    unreadable: tuple[str, ...] = ()  # ids of snapshots whose manifest is damaged or lost
     schedule: Installed | None = None  # of `memkeep run`
     last_run: LastRun | None = None
 
@@ -55,6 +56,7 @@ def status(vault: Vault | None, stores: Sequence[Store]) -> StatusResult:
         encrypted=vault.config.encrypted if vault is not None else None,
         snapshots=len(listed),
         stores=tuple(rows),
+        unreadable=tuple(lost_snapshots(vault)) if vault is not None else (),
         schedule=installed(),
         last_run=last_run(),
     )

@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import TypeVar
 
 from memkeep import clock
-from memkeep.errors import StorageUnreachableError
+from memkeep.errors import StorageError, StorageUnreachableError
 from memkeep.storage.base import Capabilities, Holding, ObjectExistsError, ObjectMissingError, Stat, Storage
 
 TRIES = 7  # of one request, at most
 TOTAL = 120.0  # seconds after its first failure in which a try may begin
+FIRST_TRIES = 4  # of a request before any was answered: who mistyped a host, or is off line, wants to know it soon;
+FIRST_TOTAL = 5.0  # seconds in which those may begin
 FIRST_WAIT = 0.5  # seconds, at most, before the second try; doubled for each one after it,
 LONGEST_WAIT = 16.0  # up to this
 COMPARED = 1 << 20  # bytes of an object that may be fetched to see whether it is one's own
@@ -18,18 +20,24 @@ _UNKNOWN = "Earlier snapshots are whole; whether this last step was done is not 
 T = TypeVar("T")
 
 
+def silent(_: str) -> None:
+    """Tell nobody."""
+
+
 class RetryingStorage:
     """Repeats what raised `StorageUnreachableError`, with growing pauses; what else is raised is the answer.
 
     A request that was tried before may have been done although its answer was lost. So a repeated `put_new` that
     finds an object of the same size and bytes (beyond 1 MiB: of the same size and end) was its own, and a repeated
     `delete` that finds nothing was done. Who needs to know which of two writers came first must write what differs.
-    `chance` gives numbers from 0 to 1, by which the pauses of several machines differ.
+    `chance` gives numbers from 0 to 1, by which the pauses of several machines differ. `tell` hears of each pause.
     """
 
-    def __init__(self, beneath: Storage, chance: Callable[[], float]) -> None:
+    def __init__(self, beneath: Storage, chance: Callable[[], float], tell: Callable[[str], None] = silent) -> None:
         self._beneath = beneath
         self._chance = chance
+        self.tell = tell
+        self.answered = False  # something, ever
         self.url = beneath.url
         self.folder = beneath.folder
 
@@ -75,12 +83,14 @@ class RetryingStorage:
         while True:
             try:
                 for stat in self._beneath.list(prefix):
+                    self.answered = True
                     if stat.key not in seen:
                         seen.add(stat.key)
                         yield stat
             except StorageUnreachableError as error:
                 tries.failed(error)
             else:
+                self.answered = True
                 return
 
     def delete(self, key: str) -> None:
@@ -104,9 +114,15 @@ class RetryingStorage:
         tries = _Tries(self, unchanged)
         while True:
             try:
-                return ask(tries.number)
+                given = ask(tries.number)
             except StorageUnreachableError as error:
                 tries.failed(error)
+            except StorageError:
+                self.answered = True
+                raise
+            else:
+                self.answered = True
+                return given
 
     def _is(self, key: str, buffers: Sequence[bytes | memoryview]) -> bool:
         """Say whether the object under a key has just these bytes."""
@@ -154,7 +170,9 @@ class _Tries:
             self._began = now
         self.number += 1
         wait = self._storage.pause_before(self.number)
-        if self.number < TRIES and now + wait - self._began <= TOTAL:
+        most, total = (TRIES, TOTAL) if self._storage.answered else (FIRST_TRIES, FIRST_TOTAL)
+        if self.number < most and now + wait - self._began <= total:
+            self._storage.tell(f"{error.message}; trying again ({self.number + 1} of {most})")
             clock.pause(wait)
             return
         times = f"{self.number} times in {now - self._began:.0f} s" if self.number > 1 else "once"

@@ -37,13 +37,17 @@ def command(
     that vault's settings.
     """
     from memkeep.cli.progress import listening
-    from memkeep.cli.wiring import open_other, open_vault, settings
-    from memkeep.ops.copy import copy
+    from memkeep.cli.wiring import open_other, open_vault, settings, vault_place
+    from memkeep.config import vault_settings
+    from memkeep.ops.copy import copy, same_vault
+    from memkeep.ops.open import same_place
     from memkeep.ops.outcome import status_of
 
     config = settings(face)
+    if same_place(vault_place(face, config).url, vault_settings(config, to).url):
+        raise same_vault(to)  # before anybody is asked for a password
     source = open_vault(face, config)
-    target = open_other(config, to, verb="copy", flag="--to", file=to_password_file, command=to_password_command)
+    target = open_other(face, config, to, verb="copy", flag="--to", file=to_password_file, command=to_password_command)
     with listening(face) as events:
         result = copy(source, target, snapshots, include_secrets=include_secrets, dry_run=dry_run, events=events)
     return Reply(result, lambda out: _render(out, result, to, to_password_file), exit=status_of(result.findings))

@@ -16,9 +16,10 @@ def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
     """
     from memkeep.cli.results import Discovered, store_row
     from memkeep.cli.views import show_findings, show_omissions, show_store
-    from memkeep.cli.wiring import find_stores, settings
+    from memkeep.cli.wiring import find_stores, has_vault, settings
 
-    stores = find_stores(paths, settings(face))
+    config = settings(face)
+    stores = find_stores(paths, config)
 
     def render(out: Printer) -> None:
         for store in stores:
@@ -30,7 +31,7 @@ def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
             out.line()
         if stores:
             out.advice(f"{count(len(stores), 'store')} found.")
-            out.next("memkeep backup")
+            out.next("memkeep backup" if has_vault(face, config) else "memkeep init")
         else:
             out.line("No store of agent memory was found.")
             out.next("memkeep discover PATH")

@@ -45,7 +45,7 @@ def command(
     other = None
     if mirror is not None:
         other = open_other(
-            config, mirror, verb="repair", flag="--from", file=from_password_file, command=from_password_command
+            face, config, mirror, verb="repair", flag="--from", file=from_password_file, command=from_password_command
         )
     with listening(face) as events:
         result = repair(vault, mirror=other, dry_run=dry_run, events=events)

@@ -28,7 +28,7 @@ def command(face: Face) -> Reply:
         result = run(
             config,
             lambda: open_vault(face, config),
-            lambda name: open_other(config, name, verb="copy", flag="--to", file=None, command=None),
+            lambda name: open_other(face, config, name, verb="copy", flag="--to", file=None, command=None),
             lambda unfound: find_stores((), config, unfound),
             events=events,
         )

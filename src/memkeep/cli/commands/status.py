@@ -27,13 +27,15 @@ def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
 def report(face: Face, paths: tuple[str, ...] = ()) -> Reply:
     """Do what `memkeep status` does."""
     from memkeep.cli.wiring import find_stores, settings, vault_place
+    from memkeep.errors import DamagedError
     from memkeep.ops.status import status
 
     config = settings(face)
     vault = _vault(face, config)
     result = status(vault, find_stores(paths, config))
     place = vault_place(face, config).url
-    return Reply(result, lambda out: _render(out, result, place))
+    exit_status = DamagedError.exit if result.unreadable else 0
+    return Reply(result, lambda out: _render(out, result, place), exit=exit_status)
 
 
 def _vault(face: Face, config: "Config") -> "Vault | None":
@@ -74,6 +76,8 @@ def _render(out: Printer, result: "StatusResult", place: str) -> None:
             ],
             right=(1,),
         )
+    for key in result.unreadable:
+        out.line(Span("damaged or lost: ", "bad"), key)
     for row in result.stores:
         if row.unprotected or row.findings:
             out.line()
@@ -116,6 +120,8 @@ def _proven(row: "StoreStatus") -> Text:
 
 
 def _next(result: "StatusResult", bare: int) -> str:
+    if result.unreadable:
+        return "memkeep verify --all"
     if not result.stores:
         return "memkeep demo   # or, for a store elsewhere: memkeep discover PATH"
     if result.vault is None:
