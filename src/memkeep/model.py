@@ -92,7 +92,7 @@ class Part(Value):
     """One component of a store: a database, a Lance table, a file, a folder of files, what a server keeps of it."""
 
     name: str  # its path under the store's root, POSIX; unique in the store; of a server's part the image's folder
-    engine: str  # "sqlite", "lance", "files", "qdrant", "postgres"
+    engine: str  # one of those in `engines.catalog`
     role: Role
     path: str  # absolute path of the live thing, or its URL
     maps: tuple[TableMap, ...] = ()

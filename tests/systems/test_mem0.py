@@ -31,6 +31,20 @@ CREATE TABLE memory_history(id INTEGER PRIMARY KEY AUTOINCREMENT, memory_id TEXT
   new_value TEXT, action TEXT NOT NULL, created_at TEXT, updated_at TEXT, is_deleted INTEGER DEFAULT 0);
 CREATE TABLE messages(id TEXT PRIMARY KEY, session_scope TEXT, role TEXT, content TEXT, name TEXT, created_at TEXT);
 """
+SEGMENT = "5228cab3-a2f5-49a7-ad0f-ed91f278f3c7"
+CHROMA = f"""
+CREATE TABLE databases(id, name, tenant_id);
+CREATE TABLE collections(id, name, dimension, database_id);
+CREATE TABLE segments(id, type, scope, collection);
+CREATE TABLE embeddings(id INTEGER PRIMARY KEY, segment_id, embedding_id, seq_id, created_at);
+CREATE TABLE embedding_metadata(id INTEGER, key, string_value, int_value, float_value, bool_value);
+CREATE TABLE embeddings_queue(seq_id INTEGER PRIMARY KEY, operation, topic, id, vector, encoding, metadata);
+INSERT INTO databases VALUES('d', 'default_database', 'default_tenant');
+INSERT INTO collections VALUES('c', 'mem0', 3, 'd');
+INSERT INTO segments VALUES('{SEGMENT}', '', 'VECTOR', 'c'), ('m', '', 'METADATA', 'c');
+INSERT INTO embeddings VALUES(1, 'm', 'one', 1, '');
+INSERT INTO embedding_metadata(id, key, string_value) VALUES(1, 'data', 'tea'), (1, 'hash', 'h'), (1, 'user_id', 'u');
+"""
 PYTHON = {"data": "text", "hash": "h", "user_id": "u", "agent_id": "a", "created_at": "2026-03-01T08:14:52+00:00"}
 CAMEL = {"data": "text", "hash": "h", "user_id": "u", "createdAt": "2026-03-01T08:14:52Z", "textLemmatized": "text"}
 Databases = Callable[..., Path]
@@ -156,6 +170,22 @@ def test_the_databases_of_typescript_are_found(tmp_path: Path, make: Any, comple
     complete(store)
     assert (store.system, store.records) == ("mem0", 1)
     assert set(_maps(store)) == {"history", "messages", "memories"}
+
+
+def test_points_in_a_directory_of_chroma_are_mem0s_by_their_keys(
+    tmp_path: Path, make: Any, complete: Callable[..., None]
+) -> None:
+    make.database(tmp_path / "app" / "history.db", HISTORY)
+    make.database(tmp_path / "app" / "chroma" / "chroma.sqlite3", CHROMA)
+    make.files(tmp_path / "app" / "chroma", f"{SEGMENT}/header.bin")
+    store = _only(tmp_path / "app")
+    complete(store)
+    assert (store.system, store.records) == ("mem0", 1)
+    assert {part.name: part.engine for part in store.parts} == {"chroma": "chroma", "history.db": "sqlite"}
+    assert _maps(store)["mem0"]["text"] == "data"
+    assert store.fingerprint == {"embedding": {"dims": 3}}
+    alone = _only(tmp_path / "app" / "chroma")
+    assert (alone.system, [part.name for part in alone.parts]) == ("mem0", ["."])
 
 
 def test_the_usual_places_are_looked_into(

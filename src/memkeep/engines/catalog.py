@@ -9,6 +9,7 @@ from memkeep.errors import UnsupportedError, UsageError
 from memkeep.model import is_url
 
 _ENGINES = {
+    "chroma": ("memkeep.engines.chroma", "ChromaEngine"),
     "files": ("memkeep.engines.files", "FilesEngine"),
     "lance": ("memkeep.engines.lance", "LanceEngine"),
     "postgres": ("memkeep.engines.postgres", "PostgresEngine"),

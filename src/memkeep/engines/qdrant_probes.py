@@ -46,7 +46,7 @@ class Asker:
         for number, (name, metric, _, question) in enumerate(self._questions):
             if name not in blocks:
                 there = [(id_text(p.id), v) for p in points if isinstance(v := p.vectors.get(name), bytes)]
-                rows = np.frombuffer(b"".join(v for _, v in there), "<f4").reshape(len(there), -1)
+                rows = np.frombuffer(b"".join(v for _, v in there), "<f4").reshape(len(there), len(question))
                 blocks[name] = [one for one, _ in there], rows
             names, block = blocks[name]
             if not names:

@@ -23,6 +23,7 @@ ATTEMPTS = 10
 _SLOW = [
     "postgres",
     "qdrant",
+    "chroma",
     "qdrant-local",
     "sqlite",
     "files",

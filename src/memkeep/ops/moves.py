@@ -15,6 +15,8 @@ from memkeep.errors import StoreError
 from memkeep.model import Part, PartImage
 from memkeep.ops.live import SIDECARS
 
+_FOLDERS = frozenset({"files", "chroma"})  # engines whose parts are some of the files of a folder
+
 
 class Move(msgspec.Struct, frozen=True):
     """One rename on one file system; nothing may lie at the target."""
@@ -147,7 +149,7 @@ def undo_script(parked: Path, away: Sequence[Move], home: Sequence[Move]) -> str
 
 def _away(part: Part, to: Place, root: Path) -> dict[Path, Path]:
     """Return what lies there of a part, and where it is parked."""
-    if part.engine == "files" and to.target.is_dir() and not to.target.is_symlink():
+    if part.engine in _FOLDERS and to.target.is_dir() and not to.target.is_symlink():
         return {to.target / under: to.parked / part.name / under for under in _files_in(part, to.target, root)}
     return {
         _beside(to.target, tail): to.parked / (part.name + tail)
@@ -166,7 +168,7 @@ def _files_in(part: Part, target: Path, root: Path) -> Iterator[PurePosixPath]:
 
 def _is_folder(part: Part, to: Place) -> bool:
     there = to.target.is_dir() and not to.target.is_symlink()
-    return part.engine == "files" and (there or (to.staging / part.name).is_dir())
+    return part.engine in _FOLDERS and (there or (to.staging / part.name).is_dir())
 
 
 def _obstacle(target: Path, anchor: Path) -> Path | None:

@@ -160,6 +160,7 @@ def _count(look: Look, parts: Sequence[Part], notes: Iterable[str]) -> int | Non
     }
     look.ask({file: asked for file, asked in queries.items() if asked})
     total = 0
+    apart = not any(part.engine == "files" and part.name == "." for part in parts)
     for file, asked in queries.items():
         for query in asked:
             rows = look.rows(file, query)
@@ -169,7 +170,7 @@ def _count(look: Look, parts: Sequence[Part], notes: Iterable[str]) -> int | Non
     for part in parts:
         primary = {each.table for each in part.maps if each.primary}
         if primary and part.engine == "files":
-            total += sum(1 for note in notes if part.name in (".", note))
+            total += sum(part.name in (".", note) or (apart and note.startswith(f"{part.name}/")) for note in notes)
         elif primary and part.engine != "sqlite":
             counted = _rows(look, part, primary)
             if counted is None:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from memkeep.engines.chroma_files import INCLUDE, is_segment
 from memkeep.engines.files_walk import ENV_REASON, UNNAMEABLE, is_dotenv, is_text, shown, unnameable
 from memkeep.model import Finding, Omission, Part, Role, Severity, TableMap
 from memkeep.systems.look import OWN_PREFIX, SIDECAR_SUFFIXES, Folder, Link, Look, is_sidecar
-from memkeep.systems.marks import is_qdrant_collection
+from memkeep.systems.marks import chroma_database, is_qdrant_collection
 
 NEVER = (".env", ".env.*", "*.env", "*/.env.*", ".memkeep-*")  # as patterns on a path, where `*` also crosses `/`
 _SECRET_FILES = frozenset(
@@ -124,6 +125,9 @@ class _Walk:
 
     def take_whole(self, top: Path, top_name: str, role: Role | None = None) -> None:
         """Make a folder with all its loose files one part; what is of another role becomes a part of its own."""
+        if chroma_database(self.look, top):
+            self.take_apart(top, top_name)
+            return
         if role is None:
             chosen = self.choose(Item(top_name, top, "folder"))
             role = Role.CANONICAL if isinstance(chosen, Leave) else chosen
@@ -133,7 +137,7 @@ class _Walk:
             folder, name = pending.pop()
             here = self.look.folder(folder)
             for item, its in self._loose(folder, name, here):
-                if its is role:
+                if its is role and not chroma_database(self.look, folder):
                     loose = True
                 else:
                     self._part(item, "files", its)
@@ -146,12 +150,15 @@ class _Walk:
     def _loose(self, folder: Path, name: str, here: Folder) -> list[tuple[Item, Role]]:
         """Make parts of the databases and tables directly in a folder; return its loose files with their roles."""
         loose = []
+        directory = self._directory(folder, name)
         if here.error:
             self._leave(name or ".", f"cannot be read: {here.error}")
         for each in here.others:
             self._leave(_joined(name, each), "a socket, pipe or device, not a file")
         for each in (*here.tables, *here.files, *here.links):
             under = _joined(name, each)
+            if directory and each.startswith(directory.name):
+                continue
             if each in here.files and is_sidecar(each, here.files):
                 self._sidecar(under, each, here)
             elif each in here.links and not self._stays(under, here.links[each]):
@@ -165,6 +172,24 @@ class _Walk:
                 elif role:
                     self._part(item, "lance" if kind == "table" else self._engine(item.path), role)
         return loose
+
+    def _directory(self, folder: Path, name: str) -> Path | None:
+        """Make a part of a persistent directory of Chroma; return its database."""
+        file = chroma_database(self.look, folder)
+        if file is not None and (role := self._chosen(Item(_joined(name, file.name), file, "database"))):
+            part = Item(name, folder, "folder")
+            self.out.parts.append(
+                Part(
+                    name=name or ".",
+                    engine="chroma",
+                    role=role,
+                    path=str(folder),
+                    maps=self.maps(part),
+                    include=INCLUDE,
+                )
+            )
+            self.elsewhere += [_joined(name, file.name + end) for end in ("", *SIDECAR_SUFFIXES)]
+        return file
 
     def _may_be_taken(self, name: str) -> bool:
         """Say whether a thing may be taken at all, going by its name; leave it out if not."""
@@ -189,8 +214,12 @@ class _Walk:
 
     def _subfolders(self, folder: Path, name: str, here: Folder) -> list[tuple[Item, Role]]:
         wanted = []
+        directory = chroma_database(self.look, folder)
         for each in here.folders:
             item = Item(_joined(name, each), folder / each, "folder")
+            if directory and is_segment(each):
+                self.elsewhere.append(item.name)
+                continue
             if self._may_be_taken(item.name) and (role := self._chosen(item)):
                 wanted.append((item, role))
         return wanted

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memkeep.engines.chroma_files import DATABASE
 from memkeep.model import Part, is_url
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ PLAIN_SUFFIXES = (
     ".py",
     ".js",
 )
-COLLECTIONS = frozenset({"qdrant-local"})  # engines whose parts are told by `Look.collections`
+COLLECTIONS = frozenset({"chroma", "qdrant-local"})  # engines whose parts are told by `Look.collections`
 OWN_PREFIX = ".memkeep-"  # what an in-place restore has staged, parked or noted in a store
 SKIP = frozenset({"node_modules", ".git", "backups", "cache", ".cache", "__pycache__", ".venv", "venv"})
 DEPTH = 8
@@ -119,6 +120,12 @@ class Look:
             self.ask({file: [qdrant_local.COUNT, qdrant_local.SAMPLE]})
             counted, some = self.rows(file, qdrant_local.COUNT), self.rows(file, qdrant_local.SAMPLE)
             return (qdrant_local.table(file, counted[0][0], some),) if counted else ()
+        if part.engine == "chroma":
+            from memkeep.engines import chroma
+
+            file = Path(part.path) / DATABASE
+            self.ask({file: [chroma.COUNTS, chroma.KEYS]})
+            return chroma.tables(self.rows(file, chroma.COUNTS), self.rows(file, chroma.KEYS))
         return ()
 
     def is_database(self, file: Path) -> bool:

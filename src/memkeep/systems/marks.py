@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from memkeep.engines.chroma_files import DATABASE
 from memkeep.model import Role
 from memkeep.systems.look import Look
 
@@ -93,6 +94,17 @@ def is_core(tables: Tables) -> bool:
 def is_qdrant_collection(tables: Tables) -> bool:
     """Say whether a database is a collection of Qdrant's local mode."""
     return {name: list(columns) for name, columns in tables.items()} == {"points": ["id", "point"]}
+
+
+def is_chroma(tables: Tables) -> bool:
+    """Say whether a database is that of a persistent directory of Chroma."""
+    return _has(tables, "embeddings_queue", "seq_id", "topic", "vector") and {"collections", "segments"} <= set(tables)
+
+
+def chroma_database(look: Look, folder: Path) -> Path | None:
+    """Return the database of the persistent directory of Chroma that a folder is; None when it is none."""
+    file = folder / DATABASE
+    return file if file.name in look.folder(folder).suspects and is_chroma(look.columns(file)) else None
 
 
 def is_mem0_history(tables: Tables) -> bool:

@@ -112,7 +112,7 @@ def _history(look: Look, folder: Path) -> list[Path]:
 
 def _vector_stores(look: Look, folder: Path) -> bool:
     """Say whether a folder is one that points lie in."""
-    return qdrant_folder.is_folder(look, folder)
+    return qdrant_folder.is_folder(look, folder) or marks.chroma_database(look, folder) is not None
 
 
 def _is_openmemorys(look: Look, folder: Path) -> bool:
