@@ -1,8 +1,10 @@
 """OpenMemory as its own models and a real Qdrant server have it: backed up, compared, mended, brought back."""
 
 import json
+import shlex
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +15,7 @@ import httpx
 import pytest
 
 import memkeep
+from memkeep.errors import StorageError
 from memkeep.library import OpenVault
 from memkeep.model import Severity
 from memkeep.testing.qdrant_server import QdrantServer, qdrant
@@ -225,3 +228,82 @@ def test_ids_that_sqlite_destroyed_are_told_and_mended_in_what_is_restored(
     indexes = "SELECT type, name, tbl_name FROM sqlite_schema ORDER BY 1, 2, 3"
     assert rows(back, indexes) == rows(live, indexes)
     assert live.read_bytes() == before
+
+
+def points_of(server: QdrantServer) -> Any:
+    """Return all that the server has of the collection, as its own users see it."""
+    body = {"limit": 1000, "with_payload": True, "with_vector": True}
+    answer = httpx.post(f"{server.base}/collections/openmemory/points/scroll", json=body, timeout=60)
+    return sorted(answer.json()["result"]["points"], key=lambda one: one["id"]) if answer.status_code == 200 else None
+
+
+def wreck(root: Path, server: QdrantServer, how: str) -> Any:
+    """Lose the memories and their points; return what the server still has."""
+    with closing(sqlite3.connect(root / "api" / "openmemory.db")) as con, con:
+        con.execute("DELETE FROM memories")
+    if how == "dropped":
+        httpx.delete(f"{server.base}/collections/openmemory", timeout=60)
+    else:
+        ids = [one["id"] for one in points_of(server)[:40]]
+        path = f"{server.base}/collections/openmemory/points/delete?wait=true"
+        assert httpx.post(path, json={"points": ids}, timeout=60).status_code == 200
+    return points_of(server)
+
+
+@pytest.mark.parametrize("how", ["emptied", "dropped"])
+def test_tables_and_vectors_are_put_back_in_place_and_that_can_be_undone(
+    how: str, root: Path, server: QdrantServer, new_vault: Callable[..., OpenVault], run_cli: Callable[..., Any]
+) -> None:
+    live = root / "api" / "openmemory.db"
+    bytes_before, points_before = live.read_bytes(), points_of(server)
+    vault = new_vault()
+    [report] = vault.backup(root).snapshots
+    left = wreck(root, server, how)
+    wrecked = live.read_bytes()
+    done = vault.restore(report.id, in_place=True, confirm="openmemory")
+    assert live.read_bytes() == bytes_before
+    assert [(one["id"], one["payload"]) for one in points_of(server)] == [
+        (one["id"], one["payload"]) for one in points_before
+    ]
+    for now, before in zip(points_of(server), points_before, strict=True):
+        assert now["vector"].keys() == before["vector"].keys() if isinstance(now["vector"], dict) else True
+    assert done.undo is not None
+    for command in done.undo.split(" && "):
+        program, *words = shlex.split(command)
+        if program == "sh":
+            subprocess.run([program, *words], check=True, capture_output=True)
+        else:
+            environment = {"MEMKEEP_VAULT": str(vault._vault.storage.folder), "MEMKEEP_PASSWORD": "pw"}
+            ran = run_cli(*words, env=environment)
+            assert ran.code == 0, ran
+    assert live.read_bytes() == wrecked
+    if left is not None:
+        assert [one["id"] for one in points_of(server)] == [one["id"] for one in left]
+
+
+def test_when_the_files_can_not_be_replaced_the_server_has_what_it_had(
+    root: Path, server: QdrantServer, new_vault: Callable[..., OpenVault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = new_vault()
+    [report] = vault.backup(root).snapshots
+    left = wreck(root, server, "emptied")
+
+    def full(*_: object) -> Path:
+        raise StorageError("no room")
+
+    monkeypatch.setattr("memkeep.ops.in_place.apply", full)
+    with pytest.raises(StorageError, match="no room"):
+        vault.restore(report.id, in_place=True, confirm="openmemory")
+    assert [one["id"] for one in points_of(server)] == [one["id"] for one in left]
+    assert rows(root / "api" / "openmemory.db", "SELECT count(*) FROM memories") == [(0,)]
+
+
+def test_in_place_a_lost_id_is_mended_too(destroyed: Path, new_vault: Callable[..., OpenVault]) -> None:
+    vault = new_vault()
+    [report] = vault.backup(destroyed).snapshots
+    done = vault.restore(report.id, in_place=True, confirm="openmemory", parts=["api/openmemory.db"])
+    assert {one.record for one in done.findings if one.code == "id_mended"} == {INFINITE.hex, WHOLE.hex}
+    ids = rows(destroyed / "api" / "openmemory.db", "SELECT id FROM memories WHERE typeof(id) = 'text'")
+    assert {(INFINITE.hex,), (WHOLE.hex,)} <= set(ids)
+    [again] = vault.backup(destroyed).snapshots
+    assert [one.record for one in again.findings if one.code == "id_destroyed"] == ["7"]

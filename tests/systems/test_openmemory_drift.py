@@ -88,6 +88,11 @@ def test_without_its_vectors_nothing_is_compared() -> None:
         ("00000000-0000-0000-0000-0000000001e3", 1000),
         ("12345678-9012-3456-7890-123456789012", 12345678901234567890123456789012.0),
         ("12345678-9012-3456-7890-123456789012", 1.2345678901234568e31),
+        (
+            "12345678-9012-3456-7890-123456789012",
+            "1.23456789012346e+31",
+        ),  # as a mended table has what it could not tell
+        (LOST, "Inf"),
     ],
 )
 def test_a_destroyed_id_is_found_again_by_the_number_that_it_reads_as(dashed: str, number: Any) -> None:

@@ -24,7 +24,7 @@ _NEW = "memkeep_mended"
 _TEXT = "CHAR(32)"
 
 
-def write_ids(file: Path, columns: Sequence[tuple[str, str]], ids: Mapping[int | float, str]) -> None:
+def write_ids(file: Path, columns: Sequence[tuple[str, str]], ids: Mapping[int | float | str, str]) -> None:
     """Replace numbers by ids in some columns, (table, column), as far as there are such.
 
     Raises `StoreError` when the database would not be whole afterwards; then it is as it was.
@@ -46,7 +46,7 @@ def write_ids(file: Path, columns: Sequence[tuple[str, str]], ids: Mapping[int |
 
 
 def _write_ids(
-    con: "apsw.Connection", name: str, columns: Sequence[tuple[str, str]], ids: Mapping[int | float, str]
+    con: "apsw.Connection", name: str, columns: Sequence[tuple[str, str]], ids: Mapping[int | float | str, str]
 ) -> None:
     before = len(query(con, "PRAGMA foreign_key_check"))
     for table, named in groupby(sorted(columns), key=lambda pair: pair[0]):
@@ -57,7 +57,9 @@ def _write_ids(
         raise StoreError(f"the ids in {name} could not be mended: rows would refer to nothing")
 
 
-def _make_anew(con: "apsw.Connection", table: str, columns: Sequence[str], ids: Mapping[int | float, str]) -> None:
+def _make_anew(
+    con: "apsw.Connection", table: str, columns: Sequence[str], ids: Mapping[int | float | str, str]
+) -> None:
     made = value(con, "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?", (table,))
     there = [row[1] for row in query(con, f"PRAGMA table_info({quote(table)})")]
     wanted = [column for column in columns if column in there]

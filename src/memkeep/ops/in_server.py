@@ -3,12 +3,13 @@
 What is replaced there is kept as a snapshot of the vault first: that is the parking, and undoing it is a restore.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Sequence
 
 from memkeep.engines.catalog import server_engine
-from memkeep.errors import RefusedError, UsageError
+from memkeep.errors import MemkeepError, RefusedError, StoreError, UsageError
 from memkeep.events import Events
-from memkeep.model import BEFORE_RESTORE, Finding, PartImage, Role, Store
+from memkeep.model import BEFORE_RESTORE, Finding, Part, PartImage, Role, Store
 from memkeep.ops.backup import backup
 from memkeep.ops.materialise import materialise
 from memkeep.ops.scratch import scratch
@@ -53,15 +54,16 @@ def refuse_taken(parts: Sequence[Aimed]) -> None:
             )
 
 
-def park(vault: Vault, live: Store | None, events: Events) -> str | None:
+def park(vault: Vault, live: Store | None, events: Events, *, served: Collection[str] | None = None) -> str | None:
     """Take a snapshot of a store that will be changed; return its id, None when there is no store.
 
-    Raises `RefusedError` when not all of its memory could be read: then nothing may be changed.
+    Raises `RefusedError` when not all of its memory could be read, or, with `served`, of these parts, the others being
+    kept in another way: then nothing may be changed. Where nothing is in a server there is nothing to keep.
     """
     if live is None:
         return None
     report = backup(vault, [live], tag=BEFORE_RESTORE, events=events).snapshots[0]
-    memory = {part.name for part in live.parts if part.role is Role.CANONICAL}
+    memory = {part.name for part in live.parts if part.role is Role.CANONICAL and _matters(part, served)}
     if lost := [one for one in report.omitted if one.part in memory]:
         raise RefusedError(
             f"what is in {lost[0].part} could not be kept before it is changed: {lost[0].reason}",
@@ -69,6 +71,35 @@ def park(vault: Vault, live: Store | None, events: Events) -> str | None:
             code="not_parked",
         )
     return report.id
+
+
+def _matters(part: Part, served: Collection[str] | None) -> bool:
+    if served is None:
+        return True
+    return part.name in served and server_engine(part.path).exists(part, part.path)
+
+
+def put_back(vault: Vault, before: str | None, parts: Sequence[Aimed], events: Events) -> None:
+    """Put what was parked of parts that were replaced back into their servers, because what followed has failed."""
+    kept = {part.name: part for part in vault.resolve(before).parts} if before is not None else {}
+    for image, target in parts:
+        if image.part.name not in kept:
+            continue
+        try:
+            rebuild(vault, [(vault.image(kept[image.part.name]), target)], replace=True, events=events)
+        except MemkeepError as error:
+            raise StoreError(
+                f"what was in {target} could not be put back after a failure: {error.message}",
+                unchanged=f"It is kept in snapshot {str(before)[:12]}.",
+                hint=f"memkeep restore {str(before)[:12]} --part {shlex.quote(image.part.name)} --to {target}",
+            ) from error
+
+
+def undo(vault: Vault, before: str, parts: Sequence[Aimed], system: str) -> str | None:
+    """Return the command that puts back what was parked; None when nothing was there before."""
+    kept = {part.name for part in vault.resolve(before).parts}
+    chosen = " ".join(f"--part {shlex.quote(image.part.name)}" for image, _ in parts if image.part.name in kept)
+    return f"memkeep restore {before[:12]} {chosen} --in-place --confirm={system}" if chosen else None
 
 
 def rebuild(vault: Vault, parts: Sequence[Aimed], *, replace: bool, events: Events) -> list[Finding]:

@@ -159,20 +159,34 @@ def _in_place(
     if dry_run:
         return _result(snapshot, images, str(plan.root) if plan is not None else snapshot.path, dry_run=True)
     findings = mending.findings(filed)
-    parked = undo = None
-    if served:
-        before = serving.park(vault, live, events)
-        findings += serving.rebuild(vault, serving.at_home(served, live), replace=True, events=events)
-        if before is not None:
-            parked = f"snapshot {before[:12]}"
-            undo = f"memkeep restore {before[:12]} --in-place --confirm={snapshot.system}"
-    if plan is not None:
-        plan = msgspec.structs.replace(plan, mending=mending)
-        folder = replacing.apply(vault, plan, filed, events)
-        if not served:
-            parked, undo = str(folder), f"sh {replacing.quoted(folder / 'undo.sh')}"
-    to = str(plan.root) if plan is not None else snapshot.path
-    return _result(snapshot, images, to, parked=parked, undo=undo, findings=findings)
+    parked: list[str] = []
+    undo: list[str | None] = []
+    homes = serving.at_home(served, live)
+    names = [image.part.name for image in served]
+    before = serving.park(vault, live, events, served=names) if served else None
+    done: list[serving.Aimed] = []
+    try:
+        for one in homes:
+            findings += serving.rebuild(vault, [one], replace=True, events=events)
+            done.append(one)
+        if plan is not None:
+            folder = replacing.apply(vault, msgspec.structs.replace(plan, mending=mending), filed, events)
+            parked.append(str(folder))
+            undo.append(f"sh {replacing.quoted(folder / 'undo.sh')}")
+    except BaseException:
+        serving.put_back(vault, before, done, events)
+        raise
+    if before is not None:
+        parked.append(f"snapshot {before[:12]}")
+        undo.append(serving.undo(vault, before, homes, snapshot.system))
+    return _result(
+        snapshot,
+        images,
+        str(plan.root) if plan is not None else snapshot.path,
+        parked=" and ".join(parked) or None,
+        undo=" && ".join(filter(None, undo)) or None,
+        findings=findings,
+    )
 
 
 def _into_server(

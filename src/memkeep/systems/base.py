@@ -71,7 +71,7 @@ Sides = Mapping[str, Side]
 class LostId(Value):
     """An id that the product's own database destroyed, and what it was: another part of the store still has it."""
 
-    was: int | float
+    was: int | float | str  # a text where a mend before this one could not tell
     id: str  # as the database spells ids
     text: str
     part: str

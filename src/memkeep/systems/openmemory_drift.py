@@ -23,6 +23,7 @@ from memkeep.records.times import to_iso
 from memkeep.systems.base import LostId, Sides
 from memkeep.systems.openmemory_maps import MEMORIES, POINTS
 
+_DIGITS = 32
 _BOUND = 20  # findings of one kind; then how many more there are
 _CLOSE = 1e-12  # relative: two programs may round the last bit of a number of 32 digits in two ways
 _NAMING = (
@@ -41,7 +42,8 @@ class _Memory(NamedTuple):
 
 
 class _Lost(NamedTuple):
-    was: int | float
+    was: int | float | str
+    number: float
     text: str
     memory: _Memory
 
@@ -124,7 +126,7 @@ def _compared(sides: Sides) -> _Compared:
         if number is None:
             memories[plain_id(row["id"])] = memory
         else:
-            broken.append(_Lost(number, text, memory))
+            broken.append(_Lost(number if isinstance(row["id"], dict) else row["id"], number, text, memory))
     points = {
         plain_id(row["id"]): _Point(_digest(str(row.get("text") or "")), _time(row))
         for row in (sides[POINTS].rows if POINTS in sides else ())
@@ -133,7 +135,7 @@ def _compared(sides: Sides) -> _Compared:
     found: dict[str, _Lost] = {}
     lost = []
     for one in broken:
-        fitting = [name for name, number in free.items() if _same(number, one.was) and name not in found]
+        fitting = [name for name, number in free.items() if _same(number, one.number) and name not in found]
         alike = [name for name in fitting if points[name].text == one.memory.text]
         chosen = fitting if len(fitting) == 1 else alike
         if len(chosen) == 1:
@@ -144,9 +146,17 @@ def _compared(sides: Sides) -> _Compared:
 
 
 def _number(cell: object) -> int | float | None:
-    """Return the number that an id is in the table now; None when it is text, as it should be."""
+    """Return the number that an id is in the table now; None when it is an id, as it should be.
+
+    Where a table was mended, what nobody could tell is the text of a number.
+    """
     if isinstance(cell, dict) and "float" in cell:
         return float(cell["float"])
+    if isinstance(cell, str) and len(plain_id(cell)) != _DIGITS:
+        try:
+            return float(cell)
+        except ValueError:
+            return None
     return cell if isinstance(cell, int | float) and not isinstance(cell, bool) else None
 
 
