@@ -20,6 +20,19 @@ def test_the_settings_of_the_page_on_unattended_work_are_settings(tmp_path: Path
     assert [name for name, _ in planned(config)] == ["backup", "verify", "forget", "prune", "copy"]
 
 
+def _commands(page: str) -> list[str]:
+    """Return the commands of memkeep that a page shows, without what stands before and behind them."""
+    return re.findall(r"(?m)^\$ (?:[A-Z_]+=\S+ )*memkeep ([^#\n]+)", (PAGES / page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("line", _commands("openmemory.md"))
+def test_the_commands_for_openmemory_can_be_parsed(line: str) -> None:
+    name, *words = line.split()
+    command = root().get_command(None, name)  # type: ignore[arg-type]
+    assert command is not None
+    command.make_context(name, words)
+
+
 @pytest.mark.parametrize(
     "line", re.findall(r"(?m)^\$ memkeep (schedule [^#\n]+)", (PAGES / "unattended.md").read_text())
 )
