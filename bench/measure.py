@@ -17,14 +17,17 @@ MB = 1e6
 
 
 class Run:
-    """A finished command: wall seconds, peak memory in MB, and what it printed."""
+    """A finished command: wall seconds, seconds of the processor, and what it printed."""
 
     def __init__(self, argv: list[str], env: dict[str, str]) -> None:
         os.sync()  # nobody pays for writing back what the one before has written
+        before = os.times()
         started = time.perf_counter()
         process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, err = process.communicate()
         self.seconds = time.perf_counter() - started
+        after = os.times()
+        self.cpu = after.children_user + after.children_system - before.children_user - before.children_system
         if process.returncode:
             sys.exit(f"{' '.join(argv)} ended with {process.returncode}\n{err.decode()}\n{out.decode()}")
         self.out = out.decode()
@@ -93,8 +96,8 @@ class Bench:
 class Table:
     """Rows of Markdown."""
 
-    def __init__(self) -> None:
-        self.lines = ["| measured | target | memkeep | restic | ratio |", "|---|---|---|---|---|"]
+    def __init__(self, peer: str = "restic") -> None:
+        self.lines = [f"| measured | target | memkeep | {peer} | ratio |", "|---|---|---|---|---|"]
 
     def row(self, what: str, target: str, ours: str, theirs: str = "", ratio: float | None = None) -> None:
         """Add a row."""

@@ -1,11 +1,12 @@
-"""Measure memkeep against restic on the workload that it is judged on, and print the table of the README.
+"""Measure memkeep against restic on the workload that it is judged on, and print the tables of the README.
 
-    make bench                              all of it, about ten minutes
+    make bench                              all of it, about a quarter of an hour
     .venv/bin/python bench/run.py --days 3 --memories 5000 --kinds sqlite
+    .venv/bin/python bench/run.py --kinds servers --servers postgres
 
 Both encrypt. Every day the store is churned once, then restic, memkeep and memkeep without verification back up that
 same state, one after another, each with nothing left to write back; only ratios within one run count.
-restic is installed with apt-get when it is not there.
+restic is installed with apt-get when it is not there. Memory in servers has other peers (see servers.py).
 Needs ../shared/bench/workload.py (or MEMKEEP_SHARED).
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 from lance_days import lance_bench, lance_rows
 from measure import WORKLOAD, Table
 from million_chunks import index_rows, million_chunks
+from servers import servers_bench, servers_rows
 from sqlite_days import sqlite_bench, sqlite_rows
 
 
@@ -65,7 +67,10 @@ def report(results: dict[str, Any], args: argparse.Namespace) -> str:
     for name in ("sqlite", "lance"):
         if name in results:
             size += f", {results[name]['size']:.0f} MB of {name}"
-    return "\n".join([f"{size}; {machine}; {versions}.", "", *table.lines])
+    lines = [f"{size}; {machine}; {versions}.", "", *table.lines]
+    if "servers" in results:
+        lines += ["", *servers_rows(results["servers"])]
+    return "\n".join(lines)
 
 
 def ensure_restic() -> None:
@@ -83,7 +88,9 @@ def main() -> None:
     parser.add_argument("--memories", type=int, default=50_000)
     parser.add_argument("--dim", type=int, default=1024)
     parser.add_argument("--days", type=int, default=10)
-    parser.add_argument("--kinds", default="sqlite,lance,index")
+    parser.add_argument("--kinds", default="sqlite,lance,index,servers")
+    parser.add_argument("--servers", default="qdrant,postgres")
+    parser.add_argument("--rows", type=int, default=20_000, help="memories in each server")
     args = parser.parse_args()
     if not WORKLOAD.exists():
         sys.exit(f"{WORKLOAD} is not there; set MEMKEEP_SHARED to the folder that holds bench/workload.py")
@@ -98,6 +105,9 @@ def main() -> None:
         if "index" in args.kinds.split(","):
             print("index ...", flush=True)
             results["index"] = million_chunks(Path(folder) / "index")
+        if "servers" in args.kinds.split(","):
+            print("servers ...", flush=True)
+            results["servers"] = servers_bench(Path(folder) / "servers", args)
     print()
     print(report(results, args))
 
