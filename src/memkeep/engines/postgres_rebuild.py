@@ -121,9 +121,9 @@ def _prepare(connection: "Connection", tables: Tables, target: str) -> None:
         if _no_extension(connection, name):
             _make_extension(connection, name, one.version, target)
     connection.execute(
-        f"""SELECT set_config('search_path', array_to_string(array(
+        f"""SELECT set_config('search_path', concat_ws(', ', nullif(array_to_string(array(
               SELECT DISTINCT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-              WHERE n.nspname <> 'pg_catalog' ORDER BY 1), ', ') || ', ' || {text(postgres_sql.path(tables))}, true)"""
+              WHERE n.nspname <> 'pg_catalog' ORDER BY 1), ', '), ''), {text(postgres_sql.path(tables))}), true)"""
     )
     for name, statement in tables.types.items():
         if _no_type(connection, name):

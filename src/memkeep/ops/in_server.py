@@ -5,6 +5,7 @@ What is replaced there is kept as a snapshot of the vault first: that is the par
 
 import shlex
 from collections.abc import Collection, Sequence
+from itertools import combinations
 
 from memkeep.engines.catalog import server_engine
 from memkeep.errors import MemkeepError, RefusedError, StoreError, UsageError
@@ -27,14 +28,20 @@ def aimed(images: Sequence[PartImage], url: str, snapshot: str) -> list[Aimed]:
         raise UsageError(
             f"snapshot {snapshot} has nothing that lies in {engine.name}", hint=f"memkeep restore {snapshot} --to DIR"
         )
-    targets = [target for _, target in fitting]
-    if len(set(targets)) < len(targets):
+    if any(_meet(one, other) for one, other in combinations(fitting, 2)):
         names = ", ".join(image.part.name for image, _ in fitting)
         raise UsageError(
             f"{url} is the place of one part, and snapshot {snapshot} has {len(fitting)}: {names}",
             hint=f"memkeep restore {snapshot} --part NAME --to {url}",
         )
     return fitting
+
+
+def _meet(one: Aimed, other: Aimed) -> bool:
+    """Say whether two parts would be put into one another: tables of two parts may lie in one database."""
+    (image, target), (second, elsewhere) = one, other
+    apart = image.part.include and second.part.include and set(image.part.include).isdisjoint(second.part.include)
+    return target == elsewhere and not apart
 
 
 def at_home(images: Sequence[PartImage], live: Store | None) -> list[Aimed]:

@@ -197,6 +197,16 @@ def test_the_extension_may_lie_in_another_schema(
     assert database.run("SELECT count(*) FROM memories") == [(20,)]
 
 
+def test_a_database_without_any_extension_takes_tables_that_need_none(
+    database: Database, other: Database, snap: Callable[..., Snap]
+) -> None:
+    database.run("CREATE TABLE plain (id integer PRIMARY KEY, text varchar); INSERT INTO plain VALUES (1, 'one')")
+    kept = snap(database.part(include=("public.plain",)))
+    other.run("DROP EXTENSION vector")
+    rebuild(kept.opened.part, kept.root, other.url)
+    assert other.run("SELECT * FROM plain") == [(1, "one")]
+
+
 def test_a_full_disk_of_the_server_leaves_all_as_it_was(
     database: Database, snap: Callable[..., Snap], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
