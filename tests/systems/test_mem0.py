@@ -161,6 +161,7 @@ def test_openmemorys_points_are_not_a_store_of_their_own(
     make.database(tmp_path / "om" / "history.db", HISTORY)
     qdrant(tmp_path / "om" / "qdrant", openmemory=[PYTHON])
     assert "mem0" not in {store.system for store in discover([tmp_path / "om"])}
+    assert _only(tmp_path / "om" / "qdrant").system == "mem0"
 
 
 def test_the_databases_of_typescript_are_found(tmp_path: Path, make: Any, complete: Callable[..., None]) -> None:

@@ -39,7 +39,8 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
     history = _history(look, path)
     if not history and not _vector_stores(look, path):
         return []
-    if any(_is_openmemorys(look, each) for each in (path, path.parent)):
+    near = (path,) if path in look.given else (path, path.parent)  # who names the points alone means them
+    if any(_is_openmemorys(look, each) for each in near):
         return []
     gathered = gather(look, path, _choose(look, path, places))
     parts = list(_mapped(look, gathered.parts))
