@@ -87,7 +87,7 @@ def _repaired(vault: Vault, mirror: Vault | None, events: Events) -> RepairResul
             run.heal(mirror, [one.snapshot for one in hurt])
             hurt = list(run.hurt())
         run.prove_written()
-        removed = run.reseal(hurt=bool(hurt))
+        removed = run.reseal(undescribed=bool(hurt) and run.lacks_entries())
         if not hurt:
             removed += run.drop_damaged()
         return run.result(hurt, removed)
@@ -255,10 +255,14 @@ class _Run:
                 error.hint = "memkeep repair"
                 raise
 
-    def reseal(self, *, hurt: bool) -> tuple[str, ...]:
+    def lacks_entries(self) -> bool:
+        """Say whether snapshots need what no index segment describes, wherever it may lie."""
+        return any(True for _ in Losses(self._vault, ()).hurt())
+
+    def reseal(self, *, undescribed: bool) -> tuple[str, ...]:
         """Write a seal that says what there is, and remove the segments and log entries that can't be read.
 
-        A segment stays as long as snapshots are `hurt`: what it described may be what they lack.
+        A segment stays as long as something is `undescribed` that snapshots need: it may be what the segment described.
         """
         seals, unreadable = self._vault.log()
         there = {stat.key for stat in self._vault.storage.list("")}
@@ -270,7 +274,7 @@ class _Run:
         broken = {
             key
             for key in broken & there - self._misplaced.keys()
-            if key.startswith(format.SEALS if hurt else (format.INDEX, format.SEALS))
+            if key.startswith(format.SEALS if undescribed else (format.INDEX, format.SEALS))
         }
         if broken:
             broken &= self._unreadable_to_others()
