@@ -193,9 +193,13 @@ def test_a_server_that_does_not_answer_is_named_and_the_tables_are_kept(
     assert done.code == 3
     [report] = done.result["snapshots"]
     assert [one["part"] for one in report["omitted"] if "127.0.0.1:1" in one["reason"]] == ["qdrant/openmemory"]
-    assert any(one["code"] == "part_unread" and one["part"] == "qdrant/openmemory" for one in report["findings"])
+    [unread] = [one for one in report["findings"] if one["severity"] == "error"]  # said once
+    assert (unread["code"], unread["part"]) == ("part_unread", "qdrant/openmemory")
     assert report["records"] == 60
     assert not [one for one in report["findings"] if one["code"] == "vector_missing"]  # nobody can tell
+    tried = run_cli("backup", root, "--vault", tmp_path / "vault", "--dry-run", "--json")
+    assert tried.code == 3
+    assert "qdrant/openmemory" in {one["part"] for one in tried.result["snapshots"][0]["omitted"]}
 
 
 def test_ids_that_sqlite_destroyed_are_told_and_mended_in_what_is_restored(
@@ -307,3 +311,31 @@ def test_in_place_a_lost_id_is_mended_too(destroyed: Path, new_vault: Callable[.
     assert {(INFINITE.hex,), (WHOLE.hex,)} <= set(ids)
     [again] = vault.backup(destroyed).snapshots
     assert [one.record for one in again.findings if one.code == "id_destroyed"] == ["7"]
+
+
+def test_the_vectors_are_put_into_a_new_server_by_themselves(
+    root: Path, server: QdrantServer, new_vault: Callable[..., OpenVault]
+) -> None:
+    vault = new_vault()
+    [report] = vault.backup(root).snapshots
+    before = points_of(server)
+    assert httpx.delete(f"{server.base}/collections/openmemory", timeout=60).status_code == 200
+    vault.restore(report.id, to=server.url(), parts=["qdrant/openmemory"])
+    after = points_of(server)
+    assert [(one["id"], one["payload"]) for one in after] == [(one["id"], one["payload"]) for one in before]
+
+
+def test_the_memories_of_one_user_go_into_a_live_store_with_their_points(
+    root: Path, server: QdrantServer, new_vault: Callable[..., OpenVault]
+) -> None:
+    vault = new_vault()
+    [report] = vault.backup(root).snapshots
+    before = points_of(server)
+    wreck(root, server, "emptied")
+    vault.restore_into(root, report.id, user="bob")
+    database = root / "api" / "openmemory.db"
+    [(bob,)] = rows(database, "SELECT id FROM users WHERE user_id = 'bob'")
+    assert rows(database, f"SELECT count(*) FROM memories WHERE user_id <> '{bob}'") == [(0,)]
+    assert rows(database, "SELECT count(*) FROM memories") == [(18,)]
+    wanted = {one["id"] for one in before if one["payload"]["user_id"] == "bob"}
+    assert wanted <= {one["id"] for one in points_of(server)}

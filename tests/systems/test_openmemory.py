@@ -132,7 +132,7 @@ def test_the_vectors_are_where_the_products_own_settings_say(
     (root / "api" / ".env").write_text(dotenv)
     (store,) = find(root, env=given)
     assert urls(store) == [path]
-    assert codes(store) == ["store_unreachable"]
+    assert codes(store) == ["part_unread"]
     assert "pw" not in repr(store)
 
 

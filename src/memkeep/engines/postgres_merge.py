@@ -95,7 +95,7 @@ class PostgresMerge:
         columns = tuple(
             column
             for column in (*table.vectors, *table.others)
-            if column.name in there and not (map_.unique and column.name == map_.id)
+            if column.name in there and (column.name != map_.id or not map_.unique or column.name in map_.unique)
         )
         return _Pair(map_, quote(f"memkeep_image_{number}"), live, columns, key)
 

@@ -67,7 +67,8 @@ class SqliteMerge:
         if not set(key) <= here.keys() or not set(key) <= there.keys():
             self._left.append(f"{map_.table} is left as it is: the live table has no {', '.join(key)}")
             return Counts()
-        columns = [name for name in there if name in here and not (map_.unique and name == map_.id)]
+        given = {map_.id} - set(map_.unique) if map_.unique else set()  # a number that each database gives itself
+        columns = [name for name in there if name in here and name not in given]
         if lost := [name for name in there if name not in here]:
             self._left.append(f"{map_.table} has no column {', '.join(lost)} any more: left out")
         return self._rows(map_, key, columns)

@@ -31,7 +31,7 @@ from memkeep.model import (
 from memkeep.ops import secrets
 from memkeep.ops.compare import UNREADABLE
 from memkeep.ops.drift import drift
-from memkeep.ops.freeze import Held, Moment, freeze
+from memkeep.ops.freeze import UNREAD, Held, Moment, freeze, unread
 from memkeep.ops.hooks import stopped
 from memkeep.ops.in_place import refuse_interrupted
 from memkeep.ops.prove import Packs, chunks_of, commit, packs_of, pruned, read_back
@@ -172,7 +172,13 @@ class _Run:
 
     def rehearse(self) -> SnapshotReport:
         """Say what a backup would read and leave out, without freezing or writing anything."""
-        size = sum(_size_of(part) for part in self._parts)
+        size = 0
+        for part in self._parts:
+            try:
+                size += _size_of(part)
+            except StoreError as error:  # a server that does not answer
+                self._omitted.append(Omission(part=part.name, reason=error.message))
+                self._findings.append(unread(part, error))
         return self._report(
             Snapshot(
                 created="",
@@ -181,8 +187,8 @@ class _Run:
                 host="",
                 records=self._store.records,
                 source_bytes=size,
-                omitted=tuple(self._omitted),
-                findings=tuple(self._findings),
+                omitted=tuple(dict.fromkeys(self._omitted)),
+                findings=tuple(dict.fromkeys(self._findings)),
             )
         )
 
@@ -297,6 +303,8 @@ class _Run:
                 broken = [held.part.path for held in moment.held if not held.opened.held()]
                 if not broken:
                     images = [image for image, _, _ in stored]
+                    read = {image.part.name for image in images}  # a server that did not answer may do so now
+                    self._findings = [one for one in self._findings if one.code != UNREAD or one.part not in read]
                     self._findings += [*moment.findings, *(one for _, findings, _ in stored for one in findings)]
                     self._omitted += [*moment.omitted, *(one for _, _, omitted in stored for one in omitted)]
                     return images, moment.consistent

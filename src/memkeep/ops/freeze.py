@@ -78,9 +78,12 @@ class Moment(msgspec.Struct, kw_only=True):
         """Say that a part could not be read."""
         self.errors.append(error)
         self.omitted.append(Omission(part=part.name, reason=error.message))
-        self.findings.append(
-            Finding(code=UNREAD, severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint)
-        )
+        self.findings.append(unread(part, error))
+
+
+def unread(part: Part, error: StoreError) -> Finding:
+    """Return what to say of a part that could not be read."""
+    return Finding(code=UNREAD, severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint)
 
 
 def freeze(store: Store, parts: Sequence[Part], scratch: Path) -> Moment:

@@ -25,14 +25,14 @@ class _Table(NamedTuple):
 
 _CREATED = {"created_at": "created_at", "updated_at": "updated_at"}
 _TABLES = {
-    MEMORIES: _Table({"text": "content", "user": "user_id", "scope": "app_id", **_CREATED}),
-    "users": _Table({"text": "user_id", **_CREATED}),
+    MEMORIES: _Table({"text": "content", "user": "user_id", **_CREATED}),
+    "users": _Table({"user": "id", **_CREATED}),  # `user_id` is the name that agents and points use
     "apps": _Table({"text": "name", "user": "owner_id", **_CREATED}),
     "categories": _Table({"text": "name", **_CREATED}),
     "memory_categories": _Table({}, ("memory_id",), "memory_id", ("memory_id", "category_id")),
     "memory_status_history": _Table({"text": "new_state", "created_at": "changed_at"}, ("memory_id",)),
     "memory_access_logs": _Table({"text": "access_type", "created_at": "accessed_at"}, ("memory_id",)),
-    "access_controls": _Table({"text": "effect", "created_at": "created_at"}),
+    "access_controls": _Table({"text": "effect", "created_at": "created_at"}, ("object_id",)),
     "archive_policies": _Table({"text": "criteria_type", "created_at": "created_at"}),
 }
 ALL = (*_TABLES, *OTHERS)

@@ -278,4 +278,5 @@ def _elsewhere(told: Said, why: str) -> Served:
 
 
 def _unread(part: Part, error: StoreError) -> Finding:
-    return Finding(code=error.code, severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint)
+    """Return the finding that a backup makes of it too, so that it is said once."""
+    return Finding(code="part_unread", severity=Severity.ERROR, part=part.name, message=error.message, mend=error.hint)
