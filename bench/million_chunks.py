@@ -14,9 +14,8 @@ from pathlib import Path
 from measure import MB, PASSWORD, Table
 
 from memkeep.storage.local import LocalStorage
-from memkeep.vault import crypto, writer
+from memkeep.vault import crypto, opening, writer
 from memkeep.vault import format as layout
-from memkeep.vault import vault as vaults
 from memkeep.vault.index import Index, Location, pack_key
 from memkeep.vault.vault import Vault
 
@@ -30,7 +29,7 @@ def fill(root: Path) -> None:
     """Make a vault whose index has a million random entries, half of them deltas."""
     rng = random.Random(1)  # noqa: S311 - data
     storage = LocalStorage(root / "vault")
-    vault, _ = vaults.create(storage, PASSWORD)
+    vault, _ = opening.create(storage, PASSWORD)
     asked = []
     for start in range(0, COUNT, writer.SEGMENT):
         count = min(writer.SEGMENT, COUNT - start)
@@ -59,7 +58,7 @@ def child(what: str, root: Path) -> float:
         return time.perf_counter() - started if kept else 0.0
     storage = LocalStorage(root / "vault")
     config = layout.decode_config(storage.get(layout.CONFIG))
-    keys = crypto.Keys(crypto.find_master(vaults.read_slots(storage)[0], PASSWORD, config.id), config.id)
+    keys = crypto.Keys(crypto.find_master(opening.read_slots(storage)[0], PASSWORD, config.id), config.id)
     joined = (root / "asked").read_bytes()
     asked = [joined[at : at + 16] for at in range(0, len(joined), 16)]
     # Modules and the like: that a command imports them is not the index's.

@@ -12,7 +12,7 @@ from memkeep.ops.survey import survey
 from memkeep.storage.local import LocalStorage
 from memkeep.testing.snapshots import read, take
 from memkeep.testing.strikes import killed
-from memkeep.vault import vault as vaults
+from memkeep.vault import opening
 from memkeep.vault.vault import Vault
 
 DAYS = [f"2026-01-0{number}T00:00:00+00:00" for number in range(1, 5)]
@@ -23,7 +23,7 @@ def main(folder: Path) -> int:
     at, halves = 0, 0
     while True:
         at += 1
-        vault = vaults.create(LocalStorage(folder / f"{at}"), None)[0]
+        vault = opening.create(LocalStorage(folder / f"{at}"), None)[0]
         made = [take(vault, content(day), created=day).id for day in DAYS]
         was_killed = killed(folder / f"{at}", at, lambda vault=vault: forget(vault, retention=RULES))
         left = check(at, folder)
@@ -51,7 +51,7 @@ def check(at: int, folder: Path) -> list[str]:
 
 
 def opened(at: int, folder: Path) -> Vault:
-    return vaults.open_vault(LocalStorage(folder / f"{at}"), None)
+    return opening.open_vault(LocalStorage(folder / f"{at}"), None)
 
 
 def content(day: str) -> dict[str, bytes]:

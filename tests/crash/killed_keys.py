@@ -13,8 +13,7 @@ from memkeep.ops.survey import survey
 from memkeep.storage.local import LocalStorage
 from memkeep.testing.snapshots import read, take
 from memkeep.testing.strikes import killed
-from memkeep.vault import crypto
-from memkeep.vault import vault as vaults
+from memkeep.vault import crypto, opening
 from memkeep.vault.vault import Vault
 
 
@@ -60,7 +59,7 @@ def main(action: str, folder: Path) -> int:
 
 
 def opened(place: Path, secret: str) -> Vault:
-    return vaults.open_vault(LocalStorage(place), secret)
+    return opening.open_vault(LocalStorage(place), secret)
 
 
 def opens(place: Path, secret: str) -> bool:

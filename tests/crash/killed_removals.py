@@ -17,9 +17,8 @@ from memkeep.storage.local import LocalStorage
 from memkeep.testing.faults import cut
 from memkeep.testing.snapshots import read, take
 from memkeep.testing.strikes import killed
+from memkeep.vault import opening, writer
 from memkeep.vault import prune as pruning
-from memkeep.vault import vault as vaults
-from memkeep.vault import writer
 from memkeep.vault.vault import Vault
 
 DAYS = [f"2026-01-0{number}T00:00:00+00:00" for number in range(1, 5)]
@@ -53,7 +52,7 @@ def main(action: str, folder: Path) -> int:
     writer.PACK_SIZE = pruning.PACK_SIZE = 40_000
     prepare, do = ACTIONS[action]
     made = folder / "made"
-    vault = vaults.create(LocalStorage(made), None)[0]
+    vault = opening.create(LocalStorage(made), None)[0]
     for day in DAYS:
         take(vault, content(day), created=day)
     prepare(opened(made), made)
@@ -88,7 +87,7 @@ def main(action: str, folder: Path) -> int:
 
 
 def opened(root: Path) -> Vault:
-    return vaults.open_vault(LocalStorage(root), None)
+    return opening.open_vault(LocalStorage(root), None)
 
 
 def readable(root: Path) -> Contents:

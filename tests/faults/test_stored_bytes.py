@@ -29,7 +29,7 @@ from memkeep.ops.pack import _finished, pack
 from memkeep.ops.parcel_read import open_parcel
 from memkeep.ops.unpack import restore_file, verify_file
 from memkeep.vault import format as layout
-from memkeep.vault import vault as vaults
+from memkeep.vault import opening
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=3000, derandomize=False)
@@ -52,7 +52,7 @@ def attempt(world: World, forge: Forger, data: st.DataObject) -> None:
     """Forge an object, do an operation, and see that no snapshot has gone that was not to go."""
     world.reset("filled")
     storage = world.storages["here"]
-    forge(data.draw, vaults.open_vault(storage, PASSWORD), storage)
+    forge(data.draw, opening.open_vault(storage, PASSWORD), storage)
     before = {key for key in storage.objects if key.startswith(layout.SNAPSHOTS)}
     operation: Operation = data.draw(st.sampled_from(NEAR).map(_Named)).operation
     world.heal()

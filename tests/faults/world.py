@@ -27,7 +27,7 @@ from memkeep.storage.base import Capabilities, Storage
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import Fault, FaultyStorage
 from memkeep.vault import format as layout
-from memkeep.vault import vault as vaults
+from memkeep.vault import opening as vaults
 from memkeep.vault.vault import Vault
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)

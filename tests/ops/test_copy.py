@@ -21,7 +21,7 @@ from memkeep.storage.memory import MemoryStorage
 from memkeep.testing import agent
 from memkeep.testing.faults import Fault, FaultyStorage, flip
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import vault as vaults
+from memkeep.vault import opening
 from memkeep.vault.vault import Vault
 
 KEPT = (
@@ -41,12 +41,12 @@ Make = Callable[..., OpenVault]
 
 
 def vault(storage: MemoryStorage | None = None) -> Vault:
-    return vaults.create(storage or MemoryStorage(), None)[0]
+    return opening.create(storage or MemoryStorage(), None)[0]
 
 
 def again(one: Vault) -> Vault:
     """Return a vault as another process finds it."""
-    return vaults.open_vault(one.storage, None)
+    return opening.open_vault(one.storage, None)
 
 
 def days(number: int) -> list[dict[str, bytes]]:
@@ -219,7 +219,7 @@ def test_two_copies_at_once_and_a_backup_between_them_leave_a_whole_vault() -> N
 def test_a_target_that_fails_at_any_write_keeps_what_it_has_and_the_next_copy_ends_it(number: int) -> None:
     a, b = filled(), vault()
     take(b, days(1)[0], created="2025-12-31T00:00:00.000000+00:00")
-    broken = vaults.open_vault(
+    broken = opening.open_vault(
         FaultyStorage(b.storage, Fault(call="put_new", number=number, kind="full", lasting=True)), None
     )
     try:
@@ -232,7 +232,7 @@ def test_a_target_that_fails_at_any_write_keeps_what_it_has_and_the_next_copy_en
     middle = contents(again(b))
     assert middle == [days(1)[0], *days(4)[: len(middle) - 1]]
     counted = FaultyStorage(b.storage)
-    copy(a, vaults.open_vault(counted, None))
+    copy(a, opening.open_vault(counted, None))
     assert contents(again(b)) == [days(1)[0], *days(4)]
 
 
@@ -241,7 +241,7 @@ def test_chunks_that_an_index_segment_names_are_not_sent_again() -> None:
     full = copy(a, vault()).added_bytes
     faults = Fault(call="put_new", number=1, kind="full", prefix="snapshots/", lasting=True)
     with pytest.raises(StorageError):
-        copy(a, vaults.open_vault(FaultyStorage(b.storage, faults), None))
+        copy(a, opening.open_vault(FaultyStorage(b.storage, faults), None))
     result = copy(a, again(b))
     assert len(result.copied) == 4
     assert result.added_bytes < full / 3
@@ -263,7 +263,7 @@ def test_damage_of_any_pack_or_segment_of_the_source_is_named_and_nothing_of_it_
                 del storage.objects[key]
             else:
                 storage.objects[key] = bytes(data) if how == "flip" else objects[key][: len(data) // 2]
-            source, target = vaults.open_vault(storage, None), vault()
+            source, target = opening.open_vault(storage, None), vault()
             result = copy(source, target)
             expected = {f"2026-01-0{day + 1}T00:00:00.000000+00:00": files for day, files in enumerate(days(4))}
             end = again(target)
@@ -277,20 +277,20 @@ def test_damage_of_any_pack_or_segment_of_the_source_is_named_and_nothing_of_it_
 
 def test_what_is_damaged_in_the_target_is_brought_again(tmp_path: Path) -> None:
     a = filled()
-    target = vaults.create(LocalStorage(tmp_path / "vault"), None)[0]
+    target = opening.create(LocalStorage(tmp_path / "vault"), None)[0]
     copy(a, target, [a.snapshots()[0].id])
     pack = max((tmp_path / "vault" / "data").rglob("*/*"), key=lambda path: path.stat().st_size)
     flip(pack, -200)
-    result = copy(a, vaults.open_vault(LocalStorage(tmp_path / "vault"), None))
+    result = copy(a, opening.open_vault(LocalStorage(tmp_path / "vault"), None))
     assert [one.code for one in result.findings] == ["vault_damaged"]
-    assert contents(vaults.open_vault(LocalStorage(tmp_path / "vault"), None)) == days(4)
+    assert contents(opening.open_vault(LocalStorage(tmp_path / "vault"), None)) == days(4)
 
 
 def test_a_disk_that_lies_about_a_copy_is_caught_before_the_copy_is_listed() -> None:
     a, b = filled(), vault()
     lying = FaultyStorage(b.storage, Fault(call="put_new", number=1, kind="corrupt", prefix="data/"))
     with pytest.raises(DamagedError):
-        copy(a, vaults.open_vault(lying, None))
+        copy(a, opening.open_vault(lying, None))
     assert again(b).snapshots() == []
 
 

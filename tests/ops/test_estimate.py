@@ -11,7 +11,7 @@ from memkeep.library import OpenVault
 from memkeep.ops.estimate import estimate_restore
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing import agent
-from memkeep.vault import vault as vaults
+from memkeep.vault import opening
 
 CLOSE = 300  # bytes: the manifest and the seal hold times and durations, compressed
 
@@ -66,7 +66,7 @@ def test_room_is_judged_where_the_vault_lies(
 
 
 def test_where_room_cannot_be_known_nothing_is_said(memory: Path) -> None:
-    vault, _ = vaults.create(MemoryStorage(), None)
+    vault, _ = opening.create(MemoryStorage(), None)
     said = OpenVault(vault, Config()).estimate(memory)
     assert (said.free_bytes, said.fits, said.seconds) == (None, None, None)
 

@@ -13,8 +13,7 @@ from memkeep.ops.repair import repair
 from memkeep.ops.survey import survey
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import vault as vaults
-from memkeep.vault import writer
+from memkeep.vault import opening, writer
 from memkeep.vault.crypto import ARGON
 from memkeep.vault.vault import Vault
 
@@ -38,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source() -> Vault:
-    made = vaults.create(MemoryStorage(), None)[0]
+    made = opening.create(MemoryStorage(), None)[0]
     for day, files in enumerate(days(3)):
         take(made, files, created=f"{day}")
     return made
@@ -48,7 +47,7 @@ def source() -> Vault:
 def target(source: Vault) -> Objects:
     """Return the objects of an encrypted mirror."""
     storage = MemoryStorage()
-    copy(source, vaults.create(storage, PASSWORD)[0])
+    copy(source, opening.create(storage, PASSWORD)[0])
     return storage.objects
 
 
@@ -58,7 +57,7 @@ PASSWORD = "pw"
 def opened(objects: Objects, secret: str | None = PASSWORD) -> Vault:
     storage = MemoryStorage()
     storage.objects = objects
-    return vaults.open_vault(storage, secret)
+    return opening.open_vault(storage, secret)
 
 
 def contents(vault: Vault) -> list[dict[str, bytes]]:
@@ -171,7 +170,7 @@ def ageing(objects: Objects, secret: str | None) -> Callable[[], None]:
 def test_a_prune_at_any_moment_of_a_copy_loses_nothing_here_or_there(source: Vault, where: str) -> None:
     ours: Objects = source.storage.objects  # type: ignore[attr-defined]
     storage = MemoryStorage()
-    first = vaults.create(storage, PASSWORD)[0]
+    first = opening.create(storage, PASSWORD)[0]
     copy(source, first, [source.snapshots()[0].id])
     number = 0
     while True:
@@ -186,7 +185,7 @@ def test_a_prune_at_any_moment_of_a_copy_loses_nothing_here_or_there(source: Vau
         else:
             other = Interrupted(theirs, number, ageing(theirs, PASSWORD))
         try:
-            result = copy(vaults.open_vault(one, None), vaults.open_vault(other, PASSWORD))
+            result = copy(opening.open_vault(one, None), opening.open_vault(other, PASSWORD))
         except DamagedError:
             assert where == "source"  # it was forgotten while it was looked at
         else:

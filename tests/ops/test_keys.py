@@ -14,8 +14,7 @@ from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.local import LocalStorage
 from memkeep.testing.faults import Fault, FaultyStorage, cut, flip
 from memkeep.testing.snapshots import take
-from memkeep.vault import crypto
-from memkeep.vault import vault as vaults
+from memkeep.vault import crypto, opening
 from memkeep.vault.vault import Vault
 
 
@@ -31,7 +30,7 @@ def place(home: Path) -> Path:
 
 def opens(place: Path, secret: str) -> bool:
     try:
-        return vaults.open_vault(LocalStorage(place), secret) is not None
+        return opening.open_vault(LocalStorage(place), secret) is not None
     except WrongKeyError:
         return False
 
@@ -50,7 +49,7 @@ def test_all_passwords_open_the_vault_and_the_list_tells_them_apart(vault: Vault
     assert done.added == done.slots[-1].id
     assert opens(place, "pw")
     assert opens(place, "Ünïcode 2")
-    again = vaults.open_vault(LocalStorage(place), "Ünïcode 2")
+    again = opening.open_vault(LocalStorage(place), "Ünïcode 2")
     assert [row.yours for row in keys.list_keys(again, "Ünïcode 2").slots] == [False, False, True]
     assert survey(again) == []
 
@@ -61,8 +60,8 @@ def test_changing_puts_the_new_one_in_the_place_of_the_one_that_was_used(vault: 
     assert [opens(place, word) for word in ("pw", "two", "three")] == [True, False, True]
     assert next(row for row in done.slots if row.id == done.added).label == "laptop"
     assert survey(vault) == []
-    take(vaults.open_vault(LocalStorage(place), "three"), {"a": b"x"}, created="1")
-    assert survey(vaults.open_vault(LocalStorage(place), "pw")) == []
+    take(opening.open_vault(LocalStorage(place), "three"), {"a": b"x"}, created="1")
+    assert survey(opening.open_vault(LocalStorage(place), "pw")) == []
 
 
 def test_removing_wants_the_id_and_leaves_a_way_in(vault: Vault, place: Path) -> None:
@@ -93,7 +92,7 @@ def test_removing_wants_the_id_and_leaves_a_way_in(vault: Vault, place: Path) ->
 def test_without_an_id_the_password_that_is_given_goes(vault: Vault, place: Path) -> None:
     keys.add_password(vault, "pw", "two")
     mine = next(row.id for row in keys.list_keys(vault, "two").slots if row.yours)
-    keys.remove_key(vaults.open_vault(LocalStorage(place), "two"), "two", None, confirm=mine[:12])
+    keys.remove_key(opening.open_vault(LocalStorage(place), "two"), "two", None, confirm=mine[:12])
     assert (opens(place, "pw"), opens(place, "two")) == (True, False)
 
 
@@ -101,13 +100,13 @@ def test_a_new_recovery_key_replaces_the_old_one(home: Path, monkeypatch: pytest
     monkeypatch.setattr(crypto, "ARGON", {"memory_kib": 32, "iterations": 1, "lanes": 1})
     old = memkeep.init_vault(home / "v", "pw").recovery_key
     assert old
-    vault = vaults.open_vault(LocalStorage(home / "v"), "pw")
+    vault = opening.open_vault(LocalStorage(home / "v"), "pw")
     new = keys.new_recovery(vault, "pw").recovery_key
     assert new
     assert [opens(home / "v", key) for key in (old, new, "pw")] == [False, True, True]
     assert survey(vault) == []
     # Whoever has only the recovery key must set a password first: a new key that no one has read opens nothing.
-    lost = vaults.open_vault(LocalStorage(home / "v"), new)
+    lost = opening.open_vault(LocalStorage(home / "v"), new)
     for act in (keys.new_recovery, lambda *given: keys.change_password(*given, "three")):
         with pytest.raises(RefusedError) as error:
             act(lost, new)
@@ -125,13 +124,13 @@ def test_a_damaged_key_can_be_removed_and_then_the_vault_is_clean(
     assert added
     (place / "keys" / added).chmod(0o600)
     damage(place / "keys" / added)
-    opened = vaults.open_vault(LocalStorage(place), "pw")
+    opened = opening.open_vault(LocalStorage(place), "pw")
     assert [finding.object for finding in survey(opened)] == [f"keys/{added}"]
     assert [(row.id, row.kind) for row in keys.list_keys(opened, "pw").slots if row.state == "damaged"] == [
         (added, "unknown")
     ]
     keys.remove_key(opened, "pw", added, confirm=added)
-    assert survey(vaults.open_vault(LocalStorage(place), "pw")) == []
+    assert survey(opening.open_vault(LocalStorage(place), "pw")) == []
 
 
 def test_a_damaged_key_is_no_way_in_that_is_left(vault: Vault, place: Path) -> None:
@@ -183,7 +182,7 @@ def test_a_storage_that_removes_nothing_is_told_of_and_the_old_one_still_opens(a
     storage = FaultyStorage(
         LocalStorage(place), Fault(call="delete", number=1, kind="refuse", prefix="keys/", lasting=True)
     )
-    vault = vaults.open_vault(storage, "pw")
+    vault = opening.open_vault(storage, "pw")
     with pytest.raises(StorageError) as error:
         ACTS[act](vault)
     assert error.value.unchanged == "The new key opens the vault, and so does the old one still."
@@ -197,7 +196,7 @@ def test_a_new_key_that_was_not_stored_as_it_was_written_revokes_nothing(place: 
     storage = FaultyStorage(LocalStorage(place), Fault(call="put_new", number=1, kind="corrupt", prefix="keys/"))
     before = slots_in(place)
     with pytest.raises(memkeep.errors.DamagedError):
-        keys.change_password(vaults.open_vault(storage, "pw"), "pw", "two")
+        keys.change_password(opening.open_vault(storage, "pw"), "pw", "two")
     assert before < slots_in(place)
     assert opens(place, "pw")
 

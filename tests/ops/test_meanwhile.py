@@ -26,9 +26,8 @@ from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import FaultyStorage
 from memkeep.testing.snapshots import read, take
 from memkeep.vault import lease as leasing
+from memkeep.vault import opening, writer
 from memkeep.vault import prune as pruning
-from memkeep.vault import vault as vaults
-from memkeep.vault import writer
 from memkeep.vault.vault import Vault
 
 PART = Part(name="files", engine="files", role=Role.CANONICAL, path="/nowhere")
@@ -73,7 +72,7 @@ class Visited(FaultyStorage):
 
 
 def opened(storage: MemoryStorage | FaultyStorage) -> Vault:
-    return vaults.open_vault(storage, None)
+    return opening.open_vault(storage, None)
 
 
 def days() -> list[dict[str, bytes]]:
@@ -85,7 +84,7 @@ def days() -> list[dict[str, bytes]]:
 
 def filled() -> MemoryStorage:
     storage = MemoryStorage()
-    vaults.create(storage, None)
+    opening.create(storage, None)
     for number, files in enumerate(days()):
         take(opened(storage), files, created=f"{number:04}")
     return storage
@@ -156,7 +155,7 @@ def test_a_prune_beside_others_takes_nothing_that_is_needed(deed: Deed) -> None:
 @pytest.mark.parametrize("deed", [forget_and_prune, one_more])
 def test_a_copy_beside_others_copies_what_stays_and_calls_nothing_damaged(deed: Deed) -> None:
     def mirrored(vault: Vault) -> tuple[Any, Vault]:
-        target = vaults.create(MemoryStorage(), None)[0]
+        target = opening.create(MemoryStorage(), None)[0]
         return copy(vault, target), opened(target.storage)
 
     for storage, (done, target) in every_call(deed, mirrored, step=3):

@@ -18,10 +18,9 @@ from memkeep.storage.base import Capabilities
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import Call, Fault, FaultyStorage
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import crypto, writer
+from memkeep.vault import crypto, opening, writer
 from memkeep.vault import format as layout
 from memkeep.vault import prune as pruning
-from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -60,12 +59,12 @@ def days(count: int = 6, seed: int = 1) -> list[dict[str, bytes]]:
 
 
 def opened(storage: MemoryStorage | FaultyStorage) -> Vault:
-    return vaults.open_vault(storage, "pw")
+    return opening.open_vault(storage, "pw")
 
 
 def filled(storage: MemoryStorage, contents: list[dict[str, bytes]]) -> dict[str, dict[str, bytes]]:
     """Make a vault with a snapshot of each day; return what each snapshot must give."""
-    vaults.create(storage, "pw")
+    opening.create(storage, "pw")
     return {take(opened(storage), files, created=f"{n:04}").id: files for n, files in enumerate(contents)}
 
 
@@ -145,7 +144,7 @@ def test_a_delta_that_lost_its_base_is_stored_again_and_not_found_any_more() -> 
     chance = random.Random(5)
     base, other = chance.randbytes(120_000), chance.randbytes(50_000)
     delta = base[:60_000] + b"x" + base[60_001:]
-    vaults.create(storage, "pw")
+    opening.create(storage, "pw")
     gone = [
         take(opened(storage), {"a": base}, created="1").id,
         take(opened(storage), {"a": delta, "b": other}, created="2").id,
@@ -169,7 +168,7 @@ def test_what_needs_a_damaged_base_is_stored_again() -> None:
     chance = random.Random(5)
     base = chance.randbytes(120_000)
     delta = base[:60_000] + b"x" + base[60_001:]
-    vaults.create(storage, "pw")
+    opening.create(storage, "pw")
     take(opened(storage), {"a": base}, created="1")
     [pack] = opened(storage).index.packs
     take(opened(storage), {"a": delta}, created="2")
@@ -410,7 +409,7 @@ def test_what_the_storage_does_not_give_up_is_told_and_tried_again() -> None:
 
 def test_a_long_log_becomes_one_seal(now: list[timedelta]) -> None:
     storage = MemoryStorage()
-    vaults.create(storage, "pw")
+    opening.create(storage, "pw")
     files = {"a": b"small"}
     expected = {take(opened(storage), files, created=f"{n:04}").id: files for n in range(pruning.LOG + 4)}
     opened(storage).forget(list(expected)[:1])
@@ -425,7 +424,7 @@ def test_a_long_log_becomes_one_seal(now: list[timedelta]) -> None:
 
 def test_many_small_packs_and_segments_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = MemoryStorage()
-    vaults.create(storage, "pw")
+    opening.create(storage, "pw")
     chance = random.Random(3)
     contents = [{"a": chance.randbytes(2000)} for _ in range(pruning.MANY_SMALL)]
     expected = {take(opened(storage), one, created=f"{n:04}").id: one for n, one in enumerate(contents)}

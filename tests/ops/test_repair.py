@@ -16,8 +16,7 @@ from memkeep.storage.cache import CachedStorage
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import Call, Fault, FaultyStorage
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import vault as vaults
-from memkeep.vault import writer
+from memkeep.vault import opening, writer
 from memkeep.vault.codec import Coder
 from memkeep.vault.crypto import ARGON
 from memkeep.vault.reader import chunk_id
@@ -48,7 +47,7 @@ def secret(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def objects(secret: str | None) -> Objects:
     """Return the objects of a vault with four days."""
     storage = MemoryStorage()
-    vault = vaults.create(storage, secret)[0]
+    vault = opening.create(storage, secret)[0]
     for day, files in enumerate(days(4)):
         take(vault, files, created=f"{day}", check=True)
     return storage.objects
@@ -57,7 +56,7 @@ def objects(secret: str | None) -> Objects:
 def opened(objects: Objects, secret: str | None) -> Vault:
     storage = MemoryStorage()
     storage.objects = objects
-    return vaults.open_vault(storage, secret)
+    return opening.open_vault(storage, secret)
 
 
 def readable(vault: Vault) -> dict[str, dict[str, bytes]]:
@@ -233,7 +232,7 @@ def test_killed_or_refused_at_any_write_all_that_was_readable_stays(
             fault = Fault(call=call, number=number, kind="refuse", lasting=True)  # type: ignore[arg-type]
             ended = True
             try:
-                repair(vaults.open_vault(FaultyStorage(storage, fault), secret))
+                repair(opening.open_vault(FaultyStorage(storage, fault), secret))
             except StorageError:
                 ended = False
             for key in [key for key in hurt if key.startswith("leases/")]:
@@ -271,7 +270,7 @@ def test_of_two_segments_for_one_pack_either_may_be_lost(objects: Objects, secre
 
 def test_deltas_that_are_each_others_base_come_back_as_long_as_one_whole_chunk_is_left(secret: str | None) -> None:
     storage = MemoryStorage()
-    vault = vaults.create(storage, secret)[0]
+    vault = opening.create(storage, secret)[0]
     files = [{"a": b"a word and another, " * 900 + b"%d" % day} for day in range(2)]
     for day, some in enumerate(files):
         take(vault, some, created=f"{day}")
@@ -346,7 +345,7 @@ def test_damage_far_away_is_seen_although_a_good_copy_is_kept_here(
 ) -> None:
     far = MemoryStorage()
     far.objects = objects
-    vault = vaults.open_vault(CachedStorage(far, tmp_path, 1 << 30), secret)
+    vault = opening.open_vault(CachedStorage(far, tmp_path, 1 << 30), secret)
     for key in [key for key in objects if key.startswith("data/")]:
         vault.storage.get(key)
         objects[key] = objects[key][:-9] + bytes(9)
@@ -368,15 +367,15 @@ def test_a_hostile_pack_gives_nothing_and_harms_nothing(objects: Objects, tail: 
     from hashlib import sha256
 
     storage = MemoryStorage()
-    vault = vaults.create(storage, None)[0]
+    vault = opening.create(storage, None)[0]
     take(vault, days(1)[0], created="0")
     loop = bytes([3]) + (9).to_bytes(4, "little") + bytes(16)
     data = vault.keys.header(b"P") + len(loop).to_bytes(4, "little") + loop + tail
     name = sha256(data).hexdigest()
     storage.objects[f"data/{name[:2]}/{name}"] = data
-    result = repair(vaults.open_vault(storage, None))
+    result = repair(opening.open_vault(storage, None))
     assert (result.rebuilt_chunks, result.hurt, result.findings) == (0, (), ())
-    assert readable(vaults.open_vault(storage, None)) == {"0": days(1)[0]}
+    assert readable(opening.open_vault(storage, None)) == {"0": days(1)[0]}
 
 
 class Behind(MemoryStorage):
@@ -394,7 +393,7 @@ def test_what_a_late_list_does_not_show_is_neither_called_lost_nor_given_up(
     for key in objects:
         storage = Behind()
         storage.objects = dict(objects)
-        vault = vaults.open_vault(storage, secret)
+        vault = opening.open_vault(storage, secret)
         storage.hidden = key
         assert key not in {one.object for one in survey(vault)}
         result = repair(vault)
@@ -412,7 +411,7 @@ def test_what_is_given_wrong_once_costs_nothing(objects: Objects, secret: str | 
     while (number := number + 3) <= calls:  # all of them are tried by the exhaustive tests of tests/faults
         storage = MemoryStorage()
         storage.objects = dict(lost)
-        vault = vaults.open_vault(storage, secret)
+        vault = opening.open_vault(storage, secret)
         wrong = FaultyStorage(storage, Fault(call=call, number=number, kind="corrupt"))
         result = repair(Vault(wrong, vault.config, vault.keys))
         calls = sum(made == call for made, _ in wrong.calls)
@@ -426,7 +425,7 @@ def test_nothing_is_removed_when_what_was_written_is_given_back_otherwise(object
     hurt = dict(objects) | {key: objects[key][:-1] for key in segments}
     storage = MemoryStorage()
     storage.objects = dict(hurt)
-    vault = vaults.open_vault(storage, secret)
+    vault = opening.open_vault(storage, secret)
     wrong = FaultyStorage(storage, Fault(call="put_new", number=1, kind="corrupt", prefix="index/"))
     with pytest.raises(DamagedError) as caught:
         repair(Vault(wrong, vault.config, vault.keys))

@@ -8,8 +8,8 @@ from memkeep.errors import DamagedError
 from memkeep.ops.repair import RepairResult, repair
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.snapshots import read, take
+from memkeep.vault import opening, writer
 from memkeep.vault import vault as vaults
-from memkeep.vault import writer
 
 Objects = dict[str, bytes]
 
@@ -28,9 +28,9 @@ def objects() -> Objects:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "PACK_SIZE", 100_000)
         storage = MemoryStorage()
-        first = vaults.create(storage, None)[0]
+        first = opening.create(storage, None)[0]
         take(first, days(1)[0], created="0")
-        second = vaults.open_vault(storage, None)
+        second = opening.open_vault(storage, None)
         for day, files in enumerate(days(4)[1:], 1):
             take(second if day % 2 else first, files, created=f"{day}")
         return storage.objects
@@ -39,7 +39,7 @@ def objects() -> Objects:
 def opened(objects: Objects) -> vaults.Vault:
     storage = MemoryStorage()
     storage.objects = objects
-    return vaults.open_vault(storage, None)
+    return opening.open_vault(storage, None)
 
 
 def readable(objects: Objects) -> dict[str, dict[str, bytes]]:

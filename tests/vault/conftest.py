@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from memkeep.storage.memory import MemoryStorage
-from memkeep.vault import crypto
-from memkeep.vault import vault as vaults
+from memkeep.vault import crypto, opening
 from memkeep.vault.vault import Vault
 
 PASSWORD = "correct horse"
@@ -28,10 +27,10 @@ def storage() -> MemoryStorage:
 @pytest.fixture
 def vault(storage: MemoryStorage) -> Vault:
     """Return a new encrypted vault; its password is `correct horse`."""
-    return vaults.create(storage, PASSWORD)[0]
+    return opening.create(storage, PASSWORD)[0]
 
 
 @pytest.fixture
 def reopen(storage: MemoryStorage) -> Callable[[], Vault]:
     """Return `reopen()`: the vault as another process would find it now."""
-    return lambda: vaults.open_vault(storage, PASSWORD)
+    return lambda: opening.open_vault(storage, PASSWORD)

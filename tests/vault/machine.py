@@ -17,8 +17,7 @@ from memkeep.storage.memory import MemoryStorage
 from memkeep.testing import snapshots
 from memkeep.testing.snapshots import read, take
 from memkeep.vault import format as layout
-from memkeep.vault import vault as vaults
-from memkeep.vault import writer
+from memkeep.vault import opening, writer
 from memkeep.vault.vault import Vault
 
 Files = dict[str, bytes]
@@ -207,10 +206,10 @@ class Site:
         self.maybe_gone: set[str] = set()  # ids that may be gone, or not
         self.running: list[Running] = []
         self._checked: set[str] = set()  # objects that were there at the last look
-        vaults.create(storage, password)
+        opening.create(storage, password)
 
     def open(self, storage: Storage | None = None) -> Vault:
-        return vaults.open_vault(storage or self.storage, self.passwords[0])
+        return opening.open_vault(storage or self.storage, self.passwords[0])
 
     def fresh(self) -> Vault:
         """Return the vault as it is, whatever lists say."""

@@ -14,7 +14,7 @@ from memkeep.ops.survey import survey
 from memkeep.storage.local import LocalStorage
 from memkeep.testing.faults import Kind
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import vault as vaults
+from memkeep.vault import opening
 
 KILLS = [kind for kind in get_args(Kind) if kind.startswith("kill")]
 
@@ -61,9 +61,9 @@ def run(root: Path, number: int, kind: str) -> subprocess.CompletedProcess[str]:
 def assert_sound(root: Path) -> int:
     """Check all that is listed; return how many snapshots that are."""
     storage = LocalStorage(root)
-    if not vaults.exists(storage):
+    if not opening.exists(storage):
         return 0
-    vault = vaults.open_vault(storage, "pw")
+    vault = opening.open_vault(storage, "pw")
     listed = vault.snapshots()
     assert [read(vault, one) for one in listed] == [day(number) for number in range(len(listed))]
     assert [finding for finding in survey(vault) if finding.object] == []
@@ -87,9 +87,9 @@ def test_killed_at_any_write_of_init_and_backup_all_that_was_is_whole_and_the_ne
         listed = assert_sound(root)
         # The manifest is the last but one write, the seal the last.
         assert listed == (number == writes or (number == writes - 1 and kind == "kill_after"))
-        if not vaults.exists(storage):
-            vaults.create(storage, "pw")
-        take(vaults.open_vault(storage, "pw"), day(listed), created=f"{listed}")
+        if not opening.exists(storage):
+            opening.create(storage, "pw")
+        take(opening.open_vault(storage, "pw"), day(listed), created=f"{listed}")
         assert assert_sound(root) == listed + 1
         assert list((root / "tmp").iterdir()) == []
 
@@ -105,5 +105,5 @@ def test_killed_again_and_again_a_backup_never_harms_the_one_before(tmp_path: Pa
         assert killed.returncode in {-signal.SIGKILL, 0}, killed.stderr
         assert assert_sound(root) in {listed, listed + 1}
         listed = assert_sound(root)
-    take(vaults.open_vault(LocalStorage(root), "pw"), day(listed), created=f"{listed}")
+    take(opening.open_vault(LocalStorage(root), "pw"), day(listed), created=f"{listed}")
     assert assert_sound(root) == listed + 1

@@ -17,8 +17,7 @@ from memkeep.ops.discover import discover
 from memkeep.ops.verify import VerifyReport, verify
 from memkeep.storage.local import LocalStorage
 from memkeep.testing.faults import Fault, FaultyStorage, cut, flip, swap
-from memkeep.vault import crypto
-from memkeep.vault import vault as vaults
+from memkeep.vault import crypto, opening
 from memkeep.vault.vault import Vault
 
 PASSWORD = "correct horse"
@@ -47,7 +46,7 @@ def made(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mad
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CHEAP.items():
             patch.setitem(crypto.ARGON, name, value)
-        vault, recovery = vaults.create(LocalStorage(root), PASSWORD)
+        vault, recovery = opening.create(LocalStorage(root), PASSWORD)
     assert recovery is not None
     for day in range(3):
         database = sqlite3.connect(store / "memory.db")
@@ -94,7 +93,7 @@ def opened(storage: LocalStorage, made: Made) -> tuple[Vault | None, set[str]]:
     stopped = set()
     for secret in (PASSWORD, made.recovery):
         with contextlib.suppress(WrongKeyError):
-            found = tried(lambda: vaults.open_vault(storage, secret))  # noqa: B023 - called at once
+            found = tried(lambda: opening.open_vault(storage, secret))  # noqa: B023 - called at once
             if isinstance(found, Vault):
                 return found, set()
             stopped.add(found.obj)
@@ -204,7 +203,7 @@ def test_two_key_slots_that_changed_places_open_nothing_and_are_named(made: Made
     one, other = (key for key in made.keys if key.startswith("keys/"))
     swap(root / one, root / other)
     with pytest.raises(DamagedError) as error:
-        vaults.open_vault(LocalStorage(root), PASSWORD)
+        opening.open_vault(LocalStorage(root), PASSWORD)
     assert error.value.obj in {one, other}
 
 
@@ -250,9 +249,9 @@ def test_a_backup_into_a_vault_with_a_damaged_pack_stores_again_what_it_needs(
             else:
                 (root / pack).unlink()
             # The path of the store is another one now, so nothing is taken over unread from a parent.
-            (one,) = backup(vaults.open_vault(LocalStorage(root), PASSWORD), discover([store])).snapshots
+            (one,) = backup(opening.open_vault(LocalStorage(root), PASSWORD), discover([store])).snapshots
             assert one.rung is Rung.READABLE
-            fresh = vaults.open_vault(LocalStorage(root), PASSWORD)
+            fresh = opening.open_vault(LocalStorage(root), PASSWORD)
             assert verify(fresh, one.id, rung=Rung.READABLE).snapshots[0].rung is Rung.READABLE
 
 
@@ -264,9 +263,9 @@ def test_a_disk_that_stores_other_bytes_than_it_was_given_is_found_out_by_the_ba
     store = tmp_path / "store"
     shutil.copytree(stores / "oc-memory", store)
     beneath = LocalStorage(tmp_path / "vault")
-    vaults.create(beneath, PASSWORD)
+    opening.create(beneath, PASSWORD)
     lying = FaultyStorage(beneath, Fault(call="put_new", number=1, kind="corrupt", prefix="data/", lasting=True))
     with pytest.raises(DamagedError) as error:
-        backup(vaults.open_vault(lying, PASSWORD), discover([store]))
+        backup(opening.open_vault(lying, PASSWORD), discover([store]))
     assert error.value.obj.startswith("data/")
-    assert vaults.open_vault(beneath, PASSWORD).snapshots() == []
+    assert opening.open_vault(beneath, PASSWORD).snapshots() == []

@@ -16,8 +16,7 @@ from memkeep.storage.local import LocalStorage
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import Call, Fault, FaultyStorage, Kind
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import vault as vaults
-from memkeep.vault import writer
+from memkeep.vault import opening, writer
 from memkeep.vault.vault import Vault
 
 NOISE = np.random.default_rng(1).bytes(400_000)
@@ -44,13 +43,13 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Storag
 
 
 def opened(storage: Storage) -> Vault:
-    return vaults.open_vault(storage, "pw")
+    return opening.open_vault(storage, "pw")
 
 
 def calls_of_a_backup(call: Call) -> int:
     """Count the calls of a kind that the second backup makes."""
     storage = MemoryStorage()
-    take(vaults.create(storage, "pw")[0], DAYS[0], created="0")
+    take(opening.create(storage, "pw")[0], DAYS[0], created="0")
     vault = opened(storage)
     vault.storage = watched = FaultyStorage(storage)
     vault.reader._storage = watched
@@ -80,7 +79,7 @@ def test_whichever_write_of_a_backup_fails_earlier_snapshots_stay_and_the_next_b
     writes = calls_of_a_backup("put_new")
     for number in range(1, writes + 1):
         beneath = empty()
-        take(vaults.create(beneath, "pw")[0], DAYS[0], created="0")
+        take(opening.create(beneath, "pw")[0], DAYS[0], created="0")
         faulty = FaultyStorage(beneath, Fault(call="put_new", number=number, kind=kind, lasting=lasting))
         with pytest.raises(StorageError) as error:
             take(opened(faulty), DAYS[1], created="1")
@@ -102,18 +101,18 @@ def test_whichever_write_of_an_init_fails_there_is_no_vault_and_the_next_init_wo
     for number in range(1, 5):
         faulty = FaultyStorage(beneath, Fault(call="put_new", number=number, kind=kind))
         with pytest.raises(StorageError):
-            vaults.create(faulty, "pw")
-        assert not vaults.exists(beneath)
-    vault, recovery = vaults.create(beneath, "pw")
+            opening.create(faulty, "pw")
+        assert not opening.exists(beneath)
+    vault, recovery = opening.create(beneath, "pw")
     take(vault, DAYS[0], created="0")
     for secret in ("pw", recovery):
-        assert_whole(vaults.open_vault(beneath, secret), [0])
+        assert_whole(opening.open_vault(beneath, secret), [0])
 
 
 @pytest.mark.parametrize("kind", ["io", "denied"])
 def test_whichever_read_of_a_backup_fails_it_is_an_error_of_storage_or_does_without(kind: Kind) -> None:
     storage = MemoryStorage()
-    take(vaults.create(storage, "pw")[0], DAYS[0], created="0")
+    take(opening.create(storage, "pw")[0], DAYS[0], created="0")
     before = dict(storage.objects)
     calls: list[Call] = ["get", "get_range", "list"]
     for call in calls:
@@ -132,7 +131,7 @@ def test_whichever_read_of_a_backup_fails_it_is_an_error_of_storage_or_does_with
 
 def test_a_base_that_cannot_be_read_costs_space_and_not_the_backup() -> None:
     storage = MemoryStorage()
-    take(vaults.create(storage, "pw")[0], DAYS[0], created="0")
+    take(opening.create(storage, "pw")[0], DAYS[0], created="0")
     vault = opened(storage)
     vault.image(vault.snapshots()[0].parts[0])
     before = vault.snapshots()[0]
@@ -148,7 +147,7 @@ def test_a_base_that_cannot_be_read_costs_space_and_not_the_backup() -> None:
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_writer_that_failed_refuses_to_go_on(number: int) -> None:
     storage = MemoryStorage()
-    vault, _ = vaults.create(storage, "pw")
+    vault, _ = opening.create(storage, "pw")
     vault.storage = FaultyStorage(storage, Fault(call="put_new", prefix="data/", number=number, kind="full"))
     snapshot = take(opened(MemoryStorageCopy(storage)), DAYS[0], created="x")
     with vault.writer() as one:
@@ -183,7 +182,7 @@ class CalculationError(Exception):
 
 def test_an_error_while_encoding_surfaces_and_the_writer_never_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = MemoryStorage()
-    vault, _ = vaults.create(storage, "pw")
+    vault, _ = opening.create(storage, "pw")
     snapshot = take(opened(MemoryStorageCopy(storage)), DAYS[0], created="x")
 
     def fail(*_: object) -> None:
@@ -204,7 +203,7 @@ def test_an_error_while_encoding_surfaces_and_the_writer_never_forgets_it(monkey
 
 def test_a_machine_that_computes_wrongly_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = MemoryStorage()
-    vault, _ = vaults.create(storage, "pw")
+    vault, _ = opening.create(storage, "pw")
     monkeypatch.setattr("memkeep.vault.codec.Coder.decode", lambda *_: b"something else")
     with pytest.raises(MemkeepError, match="computes wrongly"):
         take(vault, DAYS[0], created="0", check=True)
@@ -217,7 +216,7 @@ def test_what_a_broken_run_has_sent_is_not_sent_again(stored: int, monkeypatch: 
     monkeypatch.setattr(writer, "PACK_SIZE", 1 << 17)
     monkeypatch.setattr(writer, "BATCH_BYTES", 1 << 17)
     storage = MemoryStorage()
-    vaults.create(storage, "pw")
+    opening.create(storage, "pw")
     files = {f"{number}": random.Random(number).randbytes(1 << 17) for number in range(40)}
     faulty = FaultyStorage(storage, Fault(call="put_new", prefix="data/", number=stored + 1, kind="io", lasting=True))
     with pytest.raises(StorageError):

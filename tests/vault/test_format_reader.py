@@ -20,8 +20,7 @@ from memkeep.ops.discover import discover
 from memkeep.records import groups
 from memkeep.storage.local import LocalStorage
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import vault as vaults
-from memkeep.vault import writer
+from memkeep.vault import objects, opening, writer
 from memkeep.vault.vault import Vault
 
 READER = Path(__file__).with_name("independent_reader.py")
@@ -54,7 +53,7 @@ def aged(request: pytest.FixtureRequest, stores: Path, tmp_path: Path, home: Pat
     store = tmp_path / "store"
     shutil.copytree(stores / "oc-memory", store)
     encrypted = request.param == "encrypted"
-    vault, recovery = vaults.create(LocalStorage(tmp_path / "vault"), PASSWORD if encrypted else None)
+    vault, recovery = opening.create(LocalStorage(tmp_path / "vault"), PASSWORD if encrypted else None)
     days = []
     for day in range(3):
         database = sqlite3.connect(store / "memory.db")
@@ -132,7 +131,7 @@ def test_it_finds_every_object_that_the_seals_name(
 
 def test_it_reads_every_kind_of_blob(tmp_path: Path, independent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "MAX_DEPTH", 30)
-    vault, recovery = vaults.create(LocalStorage(tmp_path), PASSWORD)
+    vault, recovery = opening.create(LocalStorage(tmp_path), PASSWORD)
     rng = np.random.default_rng(1)
     vectors = (rng.standard_normal(60_000) * 0.1).astype("<f4").tobytes()
     data = bytearray(
@@ -159,7 +158,7 @@ def test_it_reads_every_kind_of_blob(tmp_path: Path, independent: ModuleType, mo
 
 
 def test_it_refuses_a_wrong_secret_and_a_changed_object(tmp_path: Path, independent: ModuleType) -> None:
-    vault, _ = vaults.create(LocalStorage(tmp_path), PASSWORD)
+    vault, _ = opening.create(LocalStorage(tmp_path), PASSWORD)
     take(vault, {"a": b"data" * 100}, created="1")
     with pytest.raises(independent.FormatError, match="opens no slot"):
         independent.Reader(tmp_path, "wrong")
@@ -177,7 +176,7 @@ def test_the_text_of_the_format_names_every_limit_as_it_is() -> None:
     assert codec.MAX_CHUNK == 2**26
     assert codec.MAX_BLOCK == 2**17
     assert codec.MAX_BLOB == 2**26 + 2**20 + 4096
-    assert vaults.MAX_OBJECT == 2**28
+    assert objects.MAX_OBJECT == 2**28
     assert (crypto._MAX_MEMORY, crypto._MAX_PASSES, crypto._MAX_LANES) == (2**20, 16, 64)
     assert layout.VERSION == 1
     for said in ("2^26", "2^28", "2^20 KiB, 16 iterations or 64 lanes", crypto._ALPHABET, crypto.MAGIC.decode()):

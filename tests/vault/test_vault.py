@@ -9,7 +9,7 @@ from memkeep.storage.local import LocalStorage
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import FaultyStorage
 from memkeep.testing.snapshots import PATH, SYSTEM, read, take
-from memkeep.vault import crypto
+from memkeep.vault import crypto, opening
 from memkeep.vault import format as layout
 from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
@@ -22,11 +22,11 @@ def folders(storage: MemoryStorage) -> list[str]:
 
 
 def test_a_new_vault_has_two_keys_a_seal_and_its_config(storage: MemoryStorage) -> None:
-    vault, recovery = vaults.create(storage, "pw")
+    vault, recovery = opening.create(storage, "pw")
     assert folders(storage) == ["config", "keys", "keys", "seals"]
     assert recovery is not None
     for secret in ("pw", recovery, recovery.lower().replace("-", " ")):
-        found = vaults.open_vault(storage, secret)
+        found = opening.open_vault(storage, secret)
         assert found.snapshots() == []
         assert found.config == vault.config
         (seal,) = found.seals().values()
@@ -35,42 +35,42 @@ def test_a_new_vault_has_two_keys_a_seal_and_its_config(storage: MemoryStorage) 
 
 
 def test_a_vault_without_encryption_has_no_keys(storage: MemoryStorage) -> None:
-    vault, recovery = vaults.create(storage, None)
+    vault, recovery = opening.create(storage, None)
     assert recovery is None
     assert folders(storage) == ["config", "seals"]
     assert not vault.config.encrypted
     take(vault, {"a": b"some text " * 100}, created="1")
-    found = vaults.open_vault(storage, None)
+    found = opening.open_vault(storage, None)
     assert read(found, found.resolve("latest")) == {"a": b"some text " * 100}
 
 
 def test_a_vault_is_not_made_twice(storage: MemoryStorage, vault: Vault) -> None:
     before = dict(storage.objects)
     with pytest.raises(RefusedError, match="is a vault already"):
-        vaults.create(storage, "pw")
+        opening.create(storage, "pw")
     assert storage.objects == before
-    assert vaults.open_vault(storage, "correct horse").config == vault.config
+    assert opening.open_vault(storage, "correct horse").config == vault.config
 
 
 def test_of_two_who_make_a_vault_at_once_one_is_refused(
     storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vaults, "exists", lambda _: False)
-    vaults.create(storage, None)
+    monkeypatch.setattr(opening, "exists", lambda _: False)
+    opening.create(storage, None)
     with pytest.raises(RefusedError, match="is a vault already"):
-        vaults.create(storage, None)
+        opening.create(storage, None)
 
 
 def test_an_interrupted_init_leaves_no_vault_and_can_be_done_again(storage: MemoryStorage) -> None:
-    vaults.create(storage, "pw")
+    opening.create(storage, "pw")
     del storage.objects["config"]
     with pytest.raises(VaultMissingError):
-        vaults.open_vault(storage, "pw")
-    vault, recovery = vaults.create(storage, "pw")
+        opening.open_vault(storage, "pw")
+    vault, recovery = opening.create(storage, "pw")
     assert folders(storage) == ["config", "keys", "keys", "seals"]
     take(vault, {"a": b"x"}, created="1")
     for secret in ("pw", recovery):
-        found = vaults.open_vault(storage, secret)
+        found = opening.open_vault(storage, secret)
         assert read(found, found.snapshots()[0]) == {"a": b"x"}
 
 
@@ -79,37 +79,37 @@ def test_a_vault_whose_config_was_removed_is_damaged_and_is_not_made_anew(storag
     config = storage.objects.pop("config")
     before = dict(storage.objects)
     for ask in (
-        lambda: vaults.open_vault(storage, "correct horse"),
-        lambda: vaults.create(storage, "pw"),
+        lambda: opening.open_vault(storage, "correct horse"),
+        lambda: opening.create(storage, "pw"),
     ):
         with pytest.raises(DamagedError, match="config is missing") as error:
             ask()
         assert error.value.obj == "config"
     assert storage.objects == before
     storage.objects["config"] = config
-    assert vaults.open_vault(storage, "correct horse").snapshots()
+    assert opening.open_vault(storage, "correct horse").snapshots()
 
 
 def test_the_password_is_asked_for_only_when_it_is_needed(storage: MemoryStorage, vault: Vault) -> None:
     plain = MemoryStorage()
-    vaults.create(plain, None)
+    opening.create(plain, None)
     asked: list[str] = []
 
     def ask() -> str:
         asked.append("once")
         return "correct horse"
 
-    vaults.open_vault(plain, ask)
+    opening.open_vault(plain, ask)
     assert asked == []
-    vaults.open_vault(storage, ask)
+    opening.open_vault(storage, ask)
     assert asked == ["once"]
     with pytest.raises(WrongKeyError, match="no password was given"):
-        vaults.open_vault(storage, lambda: None)
+        opening.open_vault(storage, lambda: None)
 
 
 def test_a_vault_is_opened_with_few_requests(storage: MemoryStorage, vault: Vault) -> None:
     counted = FaultyStorage(storage)
-    vaults.open_vault(counted, "correct horse")
+    opening.open_vault(counted, "correct horse")
     calls = [(call, key.partition("/")[0]) for call, key in counted.calls]
     assert sorted(calls) == [
         ("get", "config"),
@@ -124,15 +124,15 @@ def test_a_vault_is_opened_with_few_requests(storage: MemoryStorage, vault: Vaul
 def test_where_no_vault_is_that_is_said(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "nothing")
     with pytest.raises(VaultMissingError, match="there is no vault at"):
-        vaults.open_vault(storage, None)
-    assert not vaults.exists(storage)
+        opening.open_vault(storage, None)
+    assert not opening.exists(storage)
     assert not (tmp_path / "nothing").exists()
 
 
 def test_a_vault_that_is_a_file_is_an_error_of_storage(tmp_path: Path) -> None:
     (tmp_path / "vault").write_bytes(b"x")
     storage = LocalStorage(tmp_path / "vault")
-    for ask in (lambda: vaults.open_vault(storage, None), lambda: vaults.create(storage, None)):
+    for ask in (lambda: opening.open_vault(storage, None), lambda: opening.create(storage, None)):
         with pytest.raises(StorageError, match="Not a directory"):
             ask()
 
@@ -140,9 +140,9 @@ def test_a_vault_that_is_a_file_is_an_error_of_storage(tmp_path: Path) -> None:
 def test_a_wrong_or_a_missing_password_is_told(storage: MemoryStorage, vault: Vault) -> None:
     assert vault.keys.encrypted
     with pytest.raises(WrongKeyError, match="does not open"):
-        vaults.open_vault(storage, "wrong")
+        opening.open_vault(storage, "wrong")
     with pytest.raises(WrongKeyError, match="no password was given") as error:
-        vaults.open_vault(storage, None)
+        opening.open_vault(storage, None)
     assert error.value.code == "password_missing"
 
 
@@ -150,18 +150,18 @@ def test_a_vault_all_of_whose_keys_were_removed_is_damaged(storage: MemoryStorag
     for key in [key for seal in vault.seals().values() for key in seal.keys]:
         del storage.objects[key]
     with pytest.raises(DamagedError, match="all key slots were removed"):
-        vaults.open_vault(storage, "correct horse")
+        opening.open_vault(storage, "correct horse")
 
 
 def test_one_damaged_key_slot_leaves_the_other(storage: MemoryStorage) -> None:
-    _, recovery = vaults.create(storage, "pw")
+    _, recovery = opening.create(storage, "pw")
     slots = {key: msgspec.json.decode(data) for key, data in storage.objects.items() if key.startswith("keys/")}
     key = next(key for key, slot in slots.items() if slot["kind"] == "password")
     storage.objects[key] = storage.objects[key].replace(b'"lanes":1', b'"lanes":2')
     with pytest.raises(DamagedError) as error:
-        vaults.open_vault(storage, "pw")
+        opening.open_vault(storage, "pw")
     assert error.value.obj == key
-    found = vaults.open_vault(storage, recovery)
+    found = opening.open_vault(storage, recovery)
     assert [one.obj for one in found.damaged] == [key]
 
 
@@ -169,7 +169,7 @@ def test_a_hostile_key_slot_does_not_stop_the_good_one(storage: MemoryStorage, v
     data = msgspec.json.encode({"kind": "password", "created": "", "salt": "", "wrapped": "", "memory_kib": 1 << 40})
     key = layout.KEYS + layout.digest_of(data)
     storage.objects[key] = data
-    found = vaults.open_vault(storage, "correct horse")
+    found = opening.open_vault(storage, "correct horse")
     assert [one.obj for one in found.damaged] == [key]
     assert found.config == vault.config
 
@@ -177,21 +177,21 @@ def test_a_hostile_key_slot_does_not_stop_the_good_one(storage: MemoryStorage, v
 def test_a_key_slot_of_a_newer_kind_is_passed_over(storage: MemoryStorage, vault: Vault) -> None:
     data = msgspec.json.encode({"version": 2, "kind": "token", "created": "", "salt": "", "wrapped": "", "more": 1})
     storage.objects[layout.KEYS + layout.digest_of(data)] = data
-    found = vaults.open_vault(storage, "correct horse")
+    found = opening.open_vault(storage, "correct horse")
     assert found.damaged == []
     assert found.config == vault.config
     storage.objects = {
         key: storage.objects[key] for key in storage.objects if key == "config" or b"token" in storage.objects[key]
     }
     with pytest.raises(WrongKeyError):
-        vaults.open_vault(storage, "correct horse")
+        opening.open_vault(storage, "correct horse")
 
 
 def test_nobody_can_have_the_next_backup_written_in_the_clear(storage: MemoryStorage, vault: Vault) -> None:
     plain = msgspec.structs.replace(vault.config, encrypted=False)
     storage.objects["config"] = layout.encode_config(plain)
     with pytest.raises(DamagedError, match="it has key slots") as error:
-        vaults.open_vault(storage, None)
+        opening.open_vault(storage, None)
     assert error.value.obj == "config"
 
 
@@ -310,7 +310,7 @@ def test_segments_that_others_add_are_read_when_a_chunk_is_in_none(vault: Vault,
 @pytest.mark.parametrize("password", ["pw", None])
 def test_nothing_of_a_snapshot_can_be_read_in_an_encrypted_vault(password: str | None) -> None:
     storage = MemoryStorage()
-    vault, _ = vaults.create(storage, password)
+    vault, _ = opening.create(storage, password)
     words = [b"the cat is called Mitzi", b"secret-name.db", SYSTEM.encode(), PATH.encode()]
     take(vault, {"secret-name.db": b"the cat is called Mitzi" * 10}, created="2026-01-01")
     take(vault, {"secret-name.db": b"the cat is called Mitzi and sleeps " * 10}, created="2026-01-02")
@@ -325,7 +325,7 @@ def test_nothing_of_a_snapshot_can_be_read_in_an_encrypted_vault(password: str |
 
 def test_what_another_process_has_added_since_the_index_was_read_is_found() -> None:
     storage = MemoryStorage()
-    vaults.create(storage, None)
-    before = vaults.open_vault(storage, None)
-    made = take(vaults.open_vault(storage, None), {"a": b"new" * 999}, created="1")
+    opening.create(storage, None)
+    before = opening.open_vault(storage, None)
+    made = take(opening.open_vault(storage, None), {"a": b"new" * 999}, created="1")
     assert read(before, before.resolve(made.id)) == {"a": b"new" * 999}

@@ -11,9 +11,8 @@ from memkeep.errors import DamagedError, MemkeepError, StoreError
 from memkeep.model import Recipe, Run
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import codec, crypto, writer
+from memkeep.vault import codec, crypto, opening, writer
 from memkeep.vault import format as layout
-from memkeep.vault import vault as vaults
 from memkeep.vault.codec import CHUNK, PAGE
 from memkeep.vault.index import Index, Location
 from memkeep.vault.reader import Reader
@@ -75,7 +74,7 @@ def test_every_snapshot_is_what_a_plain_copy_of_that_day_would_be(
     check: bool,  # noqa: FBT001 - drawn
 ) -> None:
     storage = MemoryStorage()
-    vault, _ = vaults.create(storage, "pw" if encrypted else None)
+    vault, _ = opening.create(storage, "pw" if encrypted else None)
     model: list[dict[str, bytes]] = []
     files = {"a.db": noise(100_000, 1) + vectors(150, 2), "empty": b""}
     for number, edits in enumerate([[], *days]):
@@ -86,7 +85,7 @@ def test_every_snapshot_is_what_a_plain_copy_of_that_day_would_be(
             )
         take(vault, files, created=f"2026-01-{number + 1:02}", check=check)
         model.append(files)
-    for found in (vault, vaults.open_vault(storage, "pw" if encrypted else None)):
+    for found in (vault, opening.open_vault(storage, "pw" if encrypted else None)):
         assert [read(found, snapshot) for snapshot in found.snapshots()] == model
         assert found.damaged == []
 
@@ -163,7 +162,7 @@ def test_chains_of_deltas_end_and_every_day_stays_readable(
 @given(st.lists(st.tuples(st.binary(max_size=3000), st.integers(-1, 4)), max_size=12))
 @settings(max_examples=50, deadline=None)
 def test_blobs_come_back_in_order_whatever_they_are_based_on(blobs: list[tuple[bytes, int]]) -> None:
-    vault, _ = vaults.create(MemoryStorage(), None)
+    vault, _ = opening.create(MemoryStorage(), None)
     ids: list[bytes] = []
     raws = [(raw * 30, base) for raw, base in blobs]
     for half in (raws[::2], raws[1::2]):
@@ -261,7 +260,7 @@ def test_whatever_runs_are_claimed_the_file_comes_back(
     cuts: int,
     known: bool,  # noqa: FBT001 - drawn
 ) -> None:
-    vault, _ = vaults.create(MemoryStorage(), None)
+    vault, _ = opening.create(MemoryStorage(), None)
     data = vectors(60_000 // STRIDE + 1, 1)[:size]
     blocks = None
     if known:
@@ -333,7 +332,7 @@ def test_deltas_that_lean_on_each_other_in_two_segments_are_read_by_the_full_cop
             writing.flush()
             writing.put_stream([second], recipe)
             writing.flush()
-    found = vaults.open_vault(storage, "correct horse")
+    found = opening.open_vault(storage, "correct horse")
     assert len(found.index) == 4
     with found.writer() as writing:
         ids = [writing.put_blob(one), writing.put_blob(bytes(other))]
@@ -394,7 +393,7 @@ def test_an_index_that_says_something_else_of_a_chunk_is_damage(
 @pytest.mark.damage
 def test_without_encryption_a_changed_byte_is_found_by_the_id_of_its_chunk() -> None:
     storage = MemoryStorage()
-    vault, _ = vaults.create(storage, None)
+    vault, _ = opening.create(storage, None)
     data = vectors(200, 1) + noise(5000, 2) + b"text " * 3000
     recipe = recipe_of(vault, data)
     changed = bytearray(data)
@@ -409,7 +408,7 @@ def test_without_encryption_a_changed_byte_is_found_by_the_id_of_its_chunk() -> 
         good = storage.objects[pack]
         for place in range(48, len(good), 997):
             storage.objects[pack] = good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1 :]
-            reader = vaults.open_vault(storage, None).reader
+            reader = opening.open_vault(storage, None).reader
             for chunk, raw in wanted.items():
                 try:
                     assert reader.chunk(chunk) == raw

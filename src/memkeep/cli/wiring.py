@@ -57,7 +57,7 @@ def open_vault(face: Face, config: "Config", *, cached: bool = True) -> "Vault":
 def has_vault(face: Face, config: "Config") -> bool:
     """Say whether a vault lies where it is looked for; of a place that is far it is believed, not asked."""
     from memkeep.storage.places import storage_at
-    from memkeep.vault.vault import exists
+    from memkeep.vault.opening import exists
 
     place = vault_place(face, config)
     return ("://" in place.url and not place.url.startswith("file://")) or exists(storage_at(place.url))

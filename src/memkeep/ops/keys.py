@@ -25,7 +25,8 @@ from memkeep.errors import (
 from memkeep.storage.base import ObjectMissingError, Stat
 from memkeep.vault import crypto, format
 from memkeep.vault.crypto import Slot
-from memkeep.vault.vault import Vault, put_slot, read_slot, remove_all
+from memkeep.vault.opening import put_slot, read_slot
+from memkeep.vault.vault import Vault, remove_all
 
 SHORT = 12
 MAX_LABEL = 60

@@ -23,8 +23,7 @@ from memkeep.storage.limit import LimitedStorage
 from memkeep.storage.local import TMP
 from memkeep.storage.places import storage_at
 from memkeep.storage.retry import RetryingStorage, silent
-from memkeep.vault import format
-from memkeep.vault import vault as vaults
+from memkeep.vault import format, opening
 from memkeep.vault.vault import Vault
 
 _ALL = 1 << 62  # bytes
@@ -80,7 +79,7 @@ def init_vault(
         if holding is not None
         else storage
     )
-    vault, recovery = vaults.create(loose, password if encrypt else None)
+    vault, recovery = opening.create(loose, password if encrypt else None)
     hold(Vault(storage, vault.config, vault.keys))
     return InitResult(vault=storage.url, id=vault.config.id, encrypted=encrypt, recovery_key=recovery)
 
@@ -126,7 +125,7 @@ def open_vault(
     if cached and settings.cache and not storage.capabilities.near:
         # Outermost: what is here is not limited, asked for again, or in need of anything.
         storage = CachedStorage(storage, cache_folder(url), settings.cache_size)
-    return vaults.open_vault(storage, password)
+    return opening.open_vault(storage, password)
 
 
 @contextlib.contextmanager

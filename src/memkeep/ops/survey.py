@@ -3,7 +3,8 @@
 from memkeep.errors import DamagedError
 from memkeep.model import Finding, Severity
 from memkeep.vault import format
-from memkeep.vault.vault import Vault, read_slots, seal_number
+from memkeep.vault.opening import read_slots
+from memkeep.vault.vault import Vault, seal_number
 
 
 def survey(vault: Vault) -> list[Finding]:

@@ -1,45 +1,35 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
-import shlex
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TypeVar
 
 import msgspec
 
 from memkeep import clock
 from memkeep.errors import (
     DamagedError,
-    RefusedError,
     StorageError,
     StorageUnreachableError,
     StoreError,
-    UnsupportedError,
-    VaultMissingError,
-    WrongKeyError,
 )
 from memkeep.model import BEFORE_RESTORE, PartImage, PartSummary, Recipe, Snapshot
-from memkeep.storage.base import ObjectExistsError, ObjectMissingError, Stat, Storage
-from memkeep.storage.cache import origin
+from memkeep.storage.base import ObjectMissingError, Stat, Storage
 from memkeep.vault import codec, crypto
 from memkeep.vault import format as layout
-from memkeep.vault.crypto import Keys, Slot
+from memkeep.vault.crypto import Keys
 from memkeep.vault.index import Index
 from memkeep.vault.lease import Held
-from memkeep.vault.objects import read_named
+from memkeep.vault.objects import MAX_OBJECT, decoded, get_object
 from memkeep.vault.reader import Reader, pieces
 from memkeep.vault.segment import Segment, read_segment
 from memkeep.vault.writer import Writer, put_seal
 
-MAX_OBJECT = 1 << 28  # bytes of an object other than a pack, as stored and decompressed
-_SLOT = msgspec.json.Decoder(Slot)
 _SEAL = msgspec.json.Decoder(layout.Seal)
 _MANIFEST = msgspec.json.Decoder(Snapshot)
 _MARK = msgspec.json.Decoder(layout.Mark)
 _IMAGE = msgspec.msgpack.Decoder(PartImage)
 _NEAR, _FAR = 2, 8  # index segments read at once: for cores, or for answers from far away
-T = TypeVar("T")
 
 
 class Vault:
@@ -137,8 +127,8 @@ class Vault:
         found = {}
         for stat in self.storage.list(layout.MARKS):
             with suppress(ObjectMissingError, DamagedError):
-                plain = self.keys.open_envelope(crypto.MARK, _get(self.storage, stat), stat.key)
-                found[stat.key] = _decoded(_MARK, plain, stat.key, stat.key)
+                plain = self.keys.open_envelope(crypto.MARK, get_object(self.storage, stat), stat.key)
+                found[stat.key] = decoded(_MARK, plain, stat.key, stat.key)
         return found
 
     def snapshots(self) -> list[Snapshot]:
@@ -212,7 +202,7 @@ class Vault:
             raise DamagedError(message, obj=self._manifest_of(part))
         try:
             data = self.reader.read(part.image)
-            image = _decoded(_IMAGE, data, f"the image of {part.name}")
+            image = decoded(_IMAGE, data, f"the image of {part.name}")
             for stored in image.entries:
                 if stored.recipe is not None:
                     _check_recipe(stored.recipe, stored.entry.path)
@@ -236,8 +226,8 @@ class Vault:
         found, damaged = {}, []
         for stat in self.storage.list(layout.SEALS):
             try:
-                plain = self.keys.open_envelope(crypto.SEAL, _get(self.storage, stat), stat.key)
-                found[stat.key] = _decoded(_SEAL, plain, stat.key, stat.key)
+                plain = self.keys.open_envelope(crypto.SEAL, get_object(self.storage, stat), stat.key)
+                found[stat.key] = decoded(_SEAL, plain, stat.key, stat.key)
             except ObjectMissingError:
                 continue  # listed and then removed by another process
             except DamagedError as error:
@@ -272,9 +262,9 @@ class Vault:
 
     def _manifest(self, stat: Stat) -> Snapshot:
         key = stat.key
-        data = _get(self.storage, stat)
+        data = get_object(self.storage, stat)
         plain = codec.inflate(self.keys.open_envelope(crypto.SNAPSHOT, data, key), MAX_OBJECT, key)
-        snapshot = _decoded(_MANIFEST, plain, key, key)
+        snapshot = decoded(_MANIFEST, plain, key, key)
         # The manifest can't say its own size, but it is among what the backup added.
         added = snapshot.added_bytes + len(data)
         return msgspec.structs.replace(snapshot, id=key.removeprefix(layout.SNAPSHOTS), added_bytes=added)
@@ -314,7 +304,7 @@ class Vault:
 
     def _segment(self, stat: Stat) -> Segment | DamagedError | None:
         try:
-            plain = self.keys.open_envelope(crypto.INDEX, _get(self.storage, stat), stat.key)
+            plain = self.keys.open_envelope(crypto.INDEX, get_object(self.storage, stat), stat.key)
             return read_segment(stat.key, plain)
         except ObjectMissingError:
             return None  # listed and then pruned by another process
@@ -341,160 +331,10 @@ def remove_all(storage: Storage, keys: Iterable[str]) -> list[StorageError]:
     return refused
 
 
-def create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
-    """Make a vault in an empty storage; return it and, when encrypted, the recovery key to write down.
-
-    Key slots and the first seal come first, `config` last: a crash leaves no vault rather than half of one.
-    """
-    with Held(storage, Keys(None, ""), "init", exclusive=True, nameless=password is not None):
-        return _create(storage, password)
-
-
-def _create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
-    if exists(storage):
-        raise _taken(storage)
-    if _holds_backups(storage):
-        raise _config_missing()
-    for leftover in [*storage.list(layout.KEYS), *storage.list(layout.SEALS)]:  # of an `init` that was interrupted
-        storage.delete(leftover.key)
-    created = clock.now().isoformat()
-    vault_id = crypto.new_master()[:16].hex()
-    recovery = None
-    master = None
-    if password is not None:
-        master = crypto.new_master()
-        slot, recovery = crypto.recovery_slot(master, vault_id, created)
-        put_slot(storage, crypto.password_slot(master, password, vault_id, created), password, master, vault_id)
-        put_slot(storage, slot, recovery, master, vault_id)
-    data = layout.encode_config(layout.Config(id=vault_id, created=created, encrypted=master is not None))
-    config = layout.decode_config(data)
-    vault = Vault(storage, config, Keys(master, vault_id))
-    put_seal(storage, vault.keys, *vault.next_seal())
-    try:
-        storage.put_new(layout.CONFIG, [data])
-    except ObjectExistsError as error:
-        raise _taken(storage) from error
-    if storage.get(layout.CONFIG) != data:
-        storage.delete(layout.CONFIG)  # or the next `init` would take it for a vault
-        raise DamagedError("the storage gives back another config than was written", obj=layout.CONFIG)
-    return vault, recovery
-
-
-def put_slot(storage: Storage, slot: Slot, secret: str, master: bytes, vault_id: str) -> str:
-    """Store a key slot, and prove by what was stored that the secret opens it; return its key."""
-    data = msgspec.json.encode(slot)
-    key = layout.KEYS + layout.digest_of(data)
-    storage.put_new(key, [data])
-    stored = read_slot(origin(storage), Stat(key, len(data)))
-    if crypto.unwrap(stored, secret, vault_id) != master:
-        raise DamagedError(f"{key} does not open the vault: it is not what was written", obj=key)
-    return key
-
-
-def exists(storage: Storage) -> bool:
-    """Say whether a vault lies in a storage."""
-    try:
-        storage.stat(layout.CONFIG)
-    except ObjectMissingError:
-        return False
-    return True
-
-
-def open_vault(storage: Storage, secret: str | Callable[[], str | None] | None) -> Vault:
-    """Open a vault with its password or recovery key; a function that gives it is called only if it is encrypted."""
-    config = _config(storage)
-    if not config.encrypted:
-        if any(True for _ in storage.list(layout.KEYS)):
-            # Or else who can write to the storage could have the next backup written in the clear.
-            message = "config says that the vault is not encrypted, but it has key slots"
-            raise DamagedError(message, obj=layout.CONFIG, hint="cp OTHER_COPY/config VAULT/config")
-        return Vault(storage, config, Keys(None, config.id))
-    if callable(secret):
-        secret = secret()
-    if secret is None:
-        message = f"the vault {storage.url} is encrypted and no password was given"
-        raise WrongKeyError(
-            message, hint="export MEMKEEP_PASSWORD=... or add --password-file FILE", code="password_missing"
-        )
-    slots, damaged = read_slots(storage)
-    if not slots and not damaged and not any(True for _ in storage.list(layout.KEYS)):
-        message = "all key slots were removed: nothing opens the vault until one is put back from a copy"
-        raise DamagedError(message, obj=layout.KEYS, hint="cp OTHER_COPY/keys/* VAULT/keys/")
-    try:
-        master = crypto.find_master(slots, secret, config.id, storage.url)
-    except WrongKeyError:
-        if damaged:
-            raise damaged[0] from None
-        raise
-    vault = Vault(storage, config, Keys(master, config.id))
-    vault.damaged.extend(damaged)
-    return vault
-
-
-def read_slots(storage: Storage) -> tuple[list[Slot], list[DamagedError]]:
-    """Return the readable key slots, and an error for each that is not what was written.
-
-    Slots of a newer kind are passed over: an older one may do.
-    """
-    slots, damaged = [], []
-    for stat in sorted(storage.list(layout.KEYS)):
-        with suppress(UnsupportedError, ObjectMissingError):  # the latter: listed and then revoked
-            try:
-                slots.append(read_slot(storage, stat))
-            except DamagedError as error:
-                damaged.append(error)
-    return slots, damaged
-
-
-def read_slot(storage: Storage, stat: Stat) -> Slot:
-    """Return a key slot that can be tried; raises `DamagedError`, or `UnsupportedError` for one of a newer kind."""
-    data = _get(storage, stat)
-    return crypto.check_slot(_decoded(_SLOT, data, stat.key, stat.key), stat.key)
-
-
 def seal_number(key: str) -> int:
     """Return the number in a seal's key, 0 when there is none."""
     head = key.removeprefix(layout.SEALS).partition("-")[0]
     return int(head) if head.isascii() and head.isdecimal() and len(head) <= 18 else 0  # noqa: PLR2004 - see format
-
-
-def _config(storage: Storage) -> layout.Config:
-    try:
-        data = storage.get(layout.CONFIG)
-    except ObjectMissingError:
-        if _holds_backups(storage):
-            raise _config_missing() from None
-        message = f"there is no vault at {storage.url}"
-        raise VaultMissingError(message, hint=f"memkeep init --vault {shlex.quote(storage.url)}") from None
-    return layout.decode_config(data)
-
-
-def _holds_backups(storage: Storage) -> bool:
-    return any(True for prefix in (layout.SNAPSHOTS, layout.INDEX, layout.DATA) for _ in storage.list(prefix))
-
-
-def _config_missing() -> DamagedError:
-    message = "config is missing: the vault cannot be opened until it is put back from a copy"
-    return DamagedError(message, obj=layout.CONFIG, hint="cp OTHER_COPY/config VAULT/config")
-
-
-def _get(storage: Storage, stat: Stat) -> bytes:
-    """Return an object that is read whole, checked against its name."""
-    if stat.size > MAX_OBJECT:
-        message = f"{stat.key} has {stat.size} bytes: it is not what was written"
-        raise DamagedError(message, obj=stat.key)
-    return read_named(storage, stat.key)
-
-
-def _decoded(
-    decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes | memoryview, what: str, obj: str = ""
-) -> T:
-    """Return what a decoder gives; `DamagedError` for whatever it raises over bytes that are not of its type."""
-    try:
-        return decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
-        message = f"{what} can't be read: {error}"
-        raise DamagedError(message, obj=obj) from error
 
 
 def _check_recipe(recipe: Recipe, path: str) -> None:
@@ -504,7 +344,3 @@ def _check_recipe(recipe: Recipe, path: str) -> None:
         if not fits or run.offset + run.count * run.stride > recipe.size:
             message = f"the vectors of {path} point out of the file"
             raise DamagedError(message)
-
-
-def _taken(storage: Storage) -> RefusedError:
-    return RefusedError(f"{storage.url} is a vault already", hint="memkeep status")
