@@ -47,7 +47,7 @@ def main(action: str, folder: Path) -> int:
         assert read(left, snapshot) == {"a": b"x" * 1000}
         take(left, {"a": b"y" * 1000}, created="2")
         left = opened(place, ways[0])
-        assert survey(left) == []
+        assert {finding.code for finding in survey(left)} <= {"key_revoked"}  # half of it, which is finished now
         keys.add_password(left, ways[0], "three")  # which finishes what was left half revoked
         assert {row.state for row in keys.list_keys(left, "three").slots} == {"good"}
         assert opens(place, "three")

@@ -268,7 +268,10 @@ class _Run:
         there = {stat.key for stat in self._vault.storage.list("")}
         forgotten = {key for seal in seals.values() for key in seal.forgotten}
         named = {key for seal in seals.values() for key in (*seal.previous, *seal.objects)} - forgotten
-        gone = self._vault.gone(key for key in named - there if key.startswith((format.INDEX, format.SEALS)))
+        kinds: tuple[str, ...] = (format.INDEX, format.SEALS)
+        if not (undescribed or self.lost()):
+            kinds += (format.DATA,)  # which nothing that is there needs
+        gone = self._vault.gone(key for key in named - there - self._vault.index.packs.keys() if key.startswith(kinds))
         broken = {error.obj for error in [*self._vault.damaged, *unreadable]}
         # What is unreadable here may be the only copy of a manifest that has changed places with it.
         broken = {

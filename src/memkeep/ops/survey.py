@@ -57,11 +57,22 @@ def _look(vault: Vault) -> list[Finding]:
         )
         for key in loose
     ]
+    findings += [_revoked(key) for key in sorted(there) if key.startswith(format.KEYS) and key in forgotten]
     if not seals and not damaged:
         findings.append(_missing(format.SEALS + "*"))
     if vault.keys.encrypted and not any(key.startswith(format.KEYS) for key in there):
         findings.append(_missing(format.KEYS + "*"))
     return findings
+
+
+def _revoked(key: str) -> Finding:
+    return Finding(
+        code="key_revoked",
+        severity=Severity.WARNING,
+        message=f"{key} was revoked and is there: its removal was cut short, or somebody has put it back; it opens the"
+        " vault until the next change of keys, which removes it",
+        mend="memkeep key list",
+    )
 
 
 def _once(errors: list[DamagedError]) -> list[DamagedError]:
