@@ -211,7 +211,7 @@ def test_mem0_comes_back_as_it_was(bring: Bring, check: Any, stores: Path) -> No
 
 
 def _points(database: Path) -> list[Any]:
-    from memkeep.engines.qdrant_local import read_points
+    from memkeep.engines.qdrant_local_read import read_points
 
     return list(read_points(_rows(database, "SELECT rowid, id, point FROM points")))
 

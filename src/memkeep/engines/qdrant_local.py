@@ -9,20 +9,17 @@ Vectors are as they were given, not normalised. Recall questions are answered by
 distance, which is said in another file.
 """
 
-import base64
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
-from memkeep.engines import pickles
 from memkeep.engines.base import ServerTable
-from memkeep.engines.lance_values import to_cell
+from memkeep.engines.merging import Wanted
 from memkeep.engines.payload_rows import PayloadRows
-from memkeep.engines.pickles import Floats, PickleError, Record
-from memkeep.engines.qdrant_edge import Point, Sparse, Vector
+from memkeep.engines.qdrant_edge import Point, Vector
+from memkeep.engines.qdrant_local_merge import QdrantLocalMerge, merging
+from memkeep.engines.qdrant_local_read import Reading, keys_of, read_points
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.errors import StoreError
@@ -31,10 +28,8 @@ from memkeep.records.groups import Group
 
 COUNT = "SELECT count(*) FROM points"
 SAMPLE = "SELECT rowid, id, point FROM points ORDER BY rowid DESC LIMIT 50"
-_MODELS = "qdrant_client.http.models.models."
-_CLASSES = (f"{_MODELS}PointStruct", f"{_MODELS}SparseVector")
+_ROWS = "SELECT rowid, id, point FROM points ORDER BY rowid DESC"
 _NAMED = 20  # points that can't be read, by their rows
-_INTEGERS = range(-(1 << 63), 1 << 64)
 
 
 def table(file: Path, count: int, some: Iterable[Sequence[Any]]) -> ServerTable:
@@ -48,12 +43,6 @@ def table(file: Path, count: int, some: Iterable[Sequence[Any]]) -> ServerTable:
     return ServerTable(
         name=file.parent.name, columns=columns | dict.fromkeys(vectors, "vector"), vectors=vectors, key="id", rows=count
     )
-
-
-def read_points(rows: Iterable[Sequence[Any]]) -> Iterator[Point]:
-    """Yield the points of rows of row id, key and pickle, without those that can't be read."""
-    for points in _Reading().points([rows]):
-        yield from points
 
 
 class QdrantLocalEngine:
@@ -72,6 +61,16 @@ class QdrantLocalEngine:
         """Open the image that lies under a private folder."""
         with SqliteEngine().open(_bare(part), root) as held:
             yield QdrantLocalOpened(part, held, root / part.name, None)
+
+    @contextmanager
+    def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> Iterator[QdrantLocalMerge]:
+        """Merge an image into the live collection; see `qdrant_local_merge`."""
+        file = Path(live.path)
+        map_ = next((each for each in live.maps if each.table == file.parent.name), None)
+        if map_ is None:
+            raise StoreError(f"{file} has no records that are known", hint="memkeep discover")
+        with SqliteEngine().open(_bare(image), root) as held, merging(file, held.rows(_ROWS), map_, wanted) as one:
+            yield one
 
     def count(self, part: Part, table: str) -> int | None:
         """Count the points of the live collection; None when it can't be read."""
@@ -110,9 +109,9 @@ class QdrantLocalOpened:
         expected = sum(batch[0][0] for batch in self._held.rows(COUNT))
         rows = PayloadRows(self._table, maps, bits, expected, self._scratch)
         asker, widths = self._asker(probes)
-        reading = _Reading()
+        reading = Reading()
         try:
-            for points in reading.points(self._held.rows("SELECT rowid, id, point FROM points ORDER BY rowid DESC")):
+            for points in reading.points(self._held.rows(_ROWS)):
                 rows.add(points)
                 asker.add([_unit(point, widths) for point in points])
             yield from rows.groups()
@@ -155,12 +154,12 @@ class QdrantLocalOpened:
     def _asker(self, probes: tuple[Probe, ...] | None) -> tuple[Asker, dict[str, int]]:
         """Choose the questions, or take those given; return the bytes of their vectors too, by the vector's name."""
         if probes is None:
-            wanted = _Reading().points(self._held.rows(f"SELECT rowid, id, point FROM points LIMIT {QUESTIONS}"))  # noqa: S608 - a number
+            wanted = Reading().points(self._held.rows(f"SELECT rowid, id, point FROM points LIMIT {QUESTIONS}"))  # noqa: S608 - a number
         else:
             ids = {probe.question for probe in probes if probe.kind == "vector" and probe.table == self._table}
-            keys = [key for one in ids for key in _keys(one)]
+            keys = [key for one in ids for key in keys_of(one)]
             listed = ", ".join(f"'{key}'" for key in keys)  # of base 64
-            wanted = _Reading().points(self._held.rows(f"SELECT rowid, id, point FROM points WHERE id IN ({listed})"))  # noqa: S608
+            wanted = Reading().points(self._held.rows(f"SELECT rowid, id, point FROM points WHERE id IN ({listed})"))  # noqa: S608
         try:
             found = [point for points in wanted for point in points]
         except StoreError:  # `scan` says it
@@ -179,7 +178,7 @@ class QdrantLocalOpened:
             pairs = [(name, point) for name in names[:QUESTIONS] for point in asked[:each]]
         return Asker(self._table, dict.fromkeys(names, "Cosine"), pairs), widths
 
-    def _of(self, reading: "_Reading") -> Iterator[Finding]:
+    def _of(self, reading: "Reading") -> Iterator[Finding]:
         for record, why in reading.refused[:_NAMED]:
             message = f"A point of {self._table}, {record}, can't be read: {why}. The image holds its bytes."
             yield self._finding("qdrant_point_unreadable", Severity.ERROR, message, record)
@@ -199,150 +198,8 @@ class QdrantLocalOpened:
         return Finding(code=code, severity=severity, message=message, part=self._part.name, record=record, mend=mend)
 
 
-class _Stored(NamedTuple):
-    """One row: its key, which is the pickled id in base 64, and the pickled point."""
-
-    row: int
-    key: str
-    point: bytes
-
-
-class _Reading:
-    """Turns rows, the newest first, into points."""
-
-    def __init__(self) -> None:
-        self.refused: list[tuple[str, str]] = []
-        self.outdated = 0
-        self._seen: set[int | str] = set()
-
-    def points(self, batches: Iterable[Iterable[Sequence[Any]]]) -> Iterator[list[Point]]:
-        for batch in batches:
-            found = []
-            for row in batch:
-                stored = _Stored(*row)
-                try:
-                    point = _point(stored)
-                except PickleError as error:
-                    self.refused.append((_name(stored), str(error)))
-                    continue
-                if point.id in self._seen:
-                    self.outdated += 1
-                    continue
-                self._seen.add(point.id)
-                found.append(point)
-            yield found
-
-
 def _bare(part: Part) -> Part:
     return Part(name=part.name, engine="sqlite", role=part.role, path=part.path)
-
-
-def _name(stored: _Stored) -> str:
-    """Return what a row that can't be read is called: its id, if at least that can be read."""
-    try:
-        return str(_id(pickles.loads(base64.b64decode(stored.key, validate=True))))
-    except (ValueError, TypeError):
-        return f"row {stored.row}"
-
-
-def _keys(record: str) -> list[str]:
-    """Return the keys that a point with an id may be stored under; nothing but ids is ever pickled here."""
-    ids: list[int | str] = [record, *([int(record)] if record.isdecimal() and len(record) <= 20 else [])]  # noqa: PLR2004 - digits of 64 bits
-    return [base64.b64encode(pickle.dumps(one, protocol=4)).decode() for one in ids]
-
-
-def _point(stored: _Stored) -> Point:
-    if not isinstance(stored.point, bytes):
-        raise PickleError("it is no pickle")
-    read = _attributes(pickles.loads(stored.point, _CLASSES), _CLASSES[0])
-    payload = read.get("payload")
-    if payload is None:
-        payload = {}
-    if not isinstance(payload, dict) or not all(isinstance(key, str) and _is_text(key) for key in payload):
-        raise PickleError("its payload is none")
-    record = _id(read.get("id"))
-    if _name(stored) != str(record):
-        raise PickleError(f"it lies where {_name(stored)} should")
-    return Point(record, {key: _json(pickles.plain(value)) for key, value in payload.items()}, _vectors(read))
-
-
-def _attributes(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, Record) or value.name != name or not isinstance(value.state.get("__dict__"), dict):
-        raise PickleError("it holds something else than it should")
-    found: dict[str, Any] = value.state["__dict__"]
-    return found
-
-
-def _id(value: Any) -> int | str:
-    """Return an id; a UUID in its usual spelling, as the client has it."""
-    if isinstance(value, str) and _is_text(value):
-        try:
-            return str(UUID(value))
-        except ValueError:
-            return value
-    if not isinstance(value, int) or isinstance(value, bool) or value not in _INTEGERS:
-        raise PickleError("its id is neither text nor a number")
-    return value
-
-
-def _vectors(read: dict[str, Any]) -> dict[str, Vector]:
-    vector = read.get("vector")
-    if vector is None:
-        return {}
-    by_name = vector if isinstance(vector, dict) else {"": vector}
-    return {str(name): _vector(one) for name, one in by_name.items() if one is not None}
-
-
-def _vector(value: Any) -> Vector:
-    if isinstance(value, Record):
-        read = pickles.plain(_attributes(value, _CLASSES[1]))
-        indices, values = read.get("indices"), read.get("values")
-        if not isinstance(indices, list) or not isinstance(values, list) or len(indices) != len(values):
-            raise PickleError("its sparse vector is none")
-        if not all(isinstance(one, int) and 0 <= one < 1 << 32 for one in indices):
-            raise PickleError("its sparse vector is none")
-        pairs = sorted(zip(indices, map(_number, values), strict=True))
-        return Sparse(tuple(one for one, _ in pairs), tuple(one for _, one in pairs))
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        return tuple(_floats(one) for one in value)
-    return _floats(value)
-
-
-def _floats(value: Any) -> bytes:
-    import numpy as np
-
-    if not isinstance(value, list):
-        raise PickleError("its vector is none")
-    pieces = [one.values if isinstance(one, Floats) else [_number(one)] for one in value]
-    with np.errstate(over="ignore"):
-        return np.concatenate([np.empty(0), *pieces]).astype("<f4").tobytes()
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PickleError("its vector is none")
-    return float(value)
-
-
-def _json(value: Any) -> Any:
-    """Return a value of a payload as JSON has it; what JSON has no form for as the cell that stands for it."""
-    if isinstance(value, str) and not _is_text(value):
-        return {"text": value.encode("utf-8", "surrogatepass").hex()}
-    if isinstance(value, int) and value not in _INTEGERS:
-        return str(value)
-    if isinstance(value, list):
-        return [_json(one) for one in value]
-    if isinstance(value, dict):
-        return {key if _is_text(key) else ascii(key): _json(one) for key, one in value.items()}
-    return to_cell(value)
-
-
-def _is_text(value: Any) -> bool:
-    """Say whether a value is text that UTF-8 has a form for."""
-    try:
-        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
-    except UnicodeEncodeError:
-        return False
 
 
 def _unit(point: Point, widths: dict[str, int]) -> Point:
