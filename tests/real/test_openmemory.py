@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 import memkeep
-from memkeep.errors import StorageError
+from memkeep.errors import DamagedError, StorageError
 from memkeep.library import OpenVault
 from memkeep.model import Severity
 from memkeep.testing.qdrant_server import QdrantServer, qdrant
@@ -339,3 +339,38 @@ def test_the_memories_of_one_user_go_into_a_live_store_with_their_points(
     assert rows(database, "SELECT count(*) FROM memories") == [(18,)]
     wanted = {one["id"] for one in before if one["payload"]["user_id"] == "bob"}
     assert wanted <= {one["id"] for one in points_of(server)}
+
+
+def test_when_the_vectors_are_damaged_the_tables_come_back_and_it_is_said(
+    destroyed: Path, new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    vault = new_vault()
+    [report] = vault.backup(destroyed).snapshots
+    inner = vault._vault
+    parts = {part.name: inner.image(part) for part in inner.resolve(report.id).parts}
+    [points] = parts["qdrant/openmemory"].collections
+    lost = points.groups[0].chunk
+    chunk = type(inner.reader).chunk
+
+    def damaged(reader: Any, wanted: bytes) -> bytes:
+        if wanted == lost:
+            raise DamagedError("a pack is gone", obj="data/x")
+        return chunk(reader, wanted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(inner.reader), "chunk", damaged)
+        done = vault.restore(report.id, to=tmp_path / "back", parts=["api/openmemory.db"])
+    assert [one.code for one in done.findings] == ["ids_not_checked"]
+    back = tmp_path / "back" / "api" / "openmemory.db"
+    assert back.read_bytes() == (destroyed / "api" / "openmemory.db").read_bytes()
+
+
+def test_files_that_the_snapshot_does_not_have_are_parked_too(root: Path, new_vault: Callable[..., OpenVault]) -> None:
+    vault = new_vault()
+    (root / "history.db").rename(root / "elsewhere")
+    [report] = vault.backup(root).snapshots
+    (root / "elsewhere").rename(root / "history.db")
+    done = vault.restore(report.id, in_place=True, confirm="openmemory")
+    assert not (root / "history.db").exists()
+    assert done.parked is not None
+    assert (Path(done.parked.split(" and ")[0]) / "history.db").is_file()

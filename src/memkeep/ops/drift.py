@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from memkeep.engines import sqlite_mend
-from memkeep.model import Finding, PartImage, Severity, StoredCollection
+from memkeep.errors import DamagedError
+from memkeep.model import Finding, PartImage, Severity, Snapshot, StoredCollection
 from memkeep.ops.entries import place
 from memkeep.records.groups import decode
 from memkeep.systems.base import LostId, Side, Sides, TwofoldSystem
@@ -22,6 +23,7 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     """What is mended in the databases that a restore writes."""
 
     lost: tuple[LostId, ...] = ()
+    damage: str = ""  # why it could not be told what is to be mended
 
     def mend(self, root: Path) -> None:
         """Write the true ids into the databases that lie under a private folder."""
@@ -34,6 +36,9 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     def findings(self, images: Sequence[PartImage]) -> list[Finding]:
         """Return a finding for each id that was mended in the parts that were restored."""
         names = {image.part.name for image in images}
+        if self.damage:
+            message = f"it can't be told whether SQLite destroyed ids, which would be mended: {self.damage}"
+            return [Finding(code="ids_not_checked", severity=Severity.WARNING, message=message, mend="memkeep verify")]
         return [
             Finding(
                 code="id_mended",
@@ -53,13 +58,17 @@ def drift(vault: Vault, system: str, images: Sequence[PartImage]) -> list[Findin
     return known.drift(_sides(vault, images)) if known is not None else []
 
 
-def mending(vault: Vault, system: str, images: Sequence[PartImage]) -> Mending:
+def mending(vault: Vault, snapshot: Snapshot) -> Mending:
     """Return what can be mended of the databases of a snapshot, going by all of its parts."""
-    known = _twofold(system)
+    known = _twofold(snapshot.system)
     if known is None:
         return Mending()
+    try:
+        images = [vault.image(part) for part in snapshot.parts]
+        lost = known.lost_ids(_sides(vault, images))
+    except DamagedError as error:  # of what is restored or of another part: the restore itself says which
+        return Mending(damage=error.message)
     engines = {image.part.name: image.part.engine for image in images}
-    lost = known.lost_ids(_sides(vault, images))
     return Mending(lost=tuple(one for one in lost if engines[one.part] == "sqlite"))
 
 

@@ -21,9 +21,10 @@ from pathlib import Path
 import msgspec
 
 from memkeep import clock
+from memkeep.engines.catalog import SCHEMES
 from memkeep.errors import MemkeepError, RefusedError, StorageError
 from memkeep.events import Events
-from memkeep.model import Part, PartImage, Snapshot, Store
+from memkeep.model import Part, PartImage, Snapshot, Store, is_url
 from memkeep.ops import moves
 from memkeep.ops.drift import Mending
 from memkeep.ops.entries import place
@@ -82,8 +83,13 @@ def plan(snapshot: Snapshot, images: Sequence[PartImage], live: Store | None) ->
                 code="part_elsewhere",
             )
     left_out = {omission.part for omission in snapshot.omitted} | {part.name for part in snapshot.parts}
-    whole = names == {part.name for part in snapshot.parts}
-    others = [part for part in live.parts if part.name not in left_out] if live is not None and whole else []
+    served = frozenset(SCHEMES.values())  # what lies in servers goes another way, see `in_server`
+    whole = names == {part.name for part in snapshot.parts if part.engine not in served}
+    others = [
+        part
+        for part in (live.parts if live is not None and whole else ())
+        if part.name not in left_out and not is_url(part.path)
+    ]
     targets |= {part.name: Path(part.path) for part in others}
     anchors = {
         name: root if target == root or root in target.parents else target.parent for name, target in targets.items()

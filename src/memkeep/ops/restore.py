@@ -10,13 +10,13 @@ import msgspec
 from memkeep.config import Config
 from memkeep.engines import logins
 from memkeep.engines.merging import Conflict
-from memkeep.errors import DamagedError, MemkeepError, RefusedError, UsageError
+from memkeep.errors import MemkeepError, RefusedError, UsageError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Omission, PartImage, Rung, Snapshot, Store, is_url
 from memkeep.ops import in_place as replacing
 from memkeep.ops import in_server as serving
 from memkeep.ops.discover import discover
-from memkeep.ops.drift import Mending, mending
+from memkeep.ops.drift import mending
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
 from memkeep.ops.merge import MergeResult, merge
@@ -76,13 +76,13 @@ def restore(
     refuse_taken(target, chosen.id[:12])
     refuse_inside(target, chosen.id[:12], {"the live store": Path(chosen.path), "the vault": vault.storage.folder})
     check_entries(images)  # before anything is written: a path that leaves the target is the vault's lie
-    mending = _mending(vault, chosen)
+    mends = mending(vault, chosen)
     if not dry_run:
         with new_folder(target) as staging:
             events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
             materialise(vault, images, staging, events)
-            mending.mend(staging)
-    return _result(chosen, images, str(target), dry_run=dry_run, findings=mending.findings(images))
+            mends.mend(staging)
+    return _result(chosen, images, str(target), dry_run=dry_run, findings=mends.findings(images))
 
 
 def restore_into(
@@ -153,12 +153,12 @@ def _in_place(
     served = [image for image in images if is_url(image.part.path)]
     filed = [image for image in images if not is_url(image.part.path)]
     plan = replacing.plan(snapshot, filed, live) if filed else None
-    mending = _mending(vault, snapshot)
+    mends = mending(vault, snapshot)
     if plan is not None and not even_if_open:
         replacing.refuse_if_open(plan)
     if dry_run:
         return _result(snapshot, images, str(plan.root) if plan is not None else snapshot.path, dry_run=True)
-    findings = mending.findings(filed)
+    findings = mends.findings(filed)
     parked: list[str] = []
     undo: list[str | None] = []
     homes = serving.at_home(served, live)
@@ -170,7 +170,7 @@ def _in_place(
             findings += serving.rebuild(vault, [one], replace=True, events=events)
             done.append(one)
         if plan is not None:
-            folder = replacing.apply(vault, msgspec.structs.replace(plan, mending=mending), filed, events)
+            folder = replacing.apply(vault, msgspec.structs.replace(plan, mending=mends), filed, events)
             parked.append(str(folder))
             undo.append(f"sh {replacing.quoted(folder / 'undo.sh')}")
     except BaseException:
@@ -207,14 +207,6 @@ def _into_server(
         if image not in chosen
     ]
     return _result(snapshot, chosen, url, dry_run=dry_run, findings=findings, left=left)
-
-
-def _mending(vault: Vault, snapshot: Snapshot) -> Mending:
-    """Return what can be mended, going by all parts of the snapshot; nothing when one of them is damaged."""
-    try:
-        return mending(vault, snapshot.system, [vault.image(part) for part in snapshot.parts])
-    except DamagedError:
-        return Mending()
 
 
 def _live(snapshot: Snapshot) -> Store | None:
