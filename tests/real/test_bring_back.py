@@ -266,15 +266,3 @@ def test_the_two_systems_of_an_openclaw_state_folder_come_back_as_they_were(
     files = {name: hashlib.sha256((core.at / "workspace" / name).read_bytes()) for name in truth["workspace_files"]}
     assert {name: digest.hexdigest() for name, digest in files.items()} == truth["workspace_files"]
     _hybrid_holds(hybrid.at, _truth(stores, "hybrid-2026.4.273"), check)
-
-
-def test_local_mem0_comes_back_as_it_was_though_it_is_of_no_known_system(
-    bring: Bring, check: Any, stores: Path
-) -> None:
-    truth = _truth(stores, "mem0-local")
-    [mem0] = bring("mem0-local", "", ["custom"])
-    check.sqlite(mem0.at, {"history.db": truth["history_db"] | {"rows": {"history": truth["history_db"]["rows"]}}})
-    for name, want in truth["qdrant_local"].items():
-        [points] = (mem0.at / "qdrant").rglob(f"{name}/storage.sqlite")
-        assert _rows(points, "SELECT count(*) FROM points") == [(want["points"],)]
-        assert _rows(points, "PRAGMA integrity_check") == [("ok",)]
