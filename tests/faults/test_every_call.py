@@ -30,7 +30,7 @@ CALLS: dict[Call, tuple[Kind, ...]] = {
 UNREACHABLE = {"timeout", "lost"}
 LIES = {"corrupt", "stale"}
 SAMPLE = 1  # calls of each kind, beside the first and the last
-CODES = {"storage", "storage_unreachable", "disk_full", "damaged"}
+CODES = {"storage", "storage_unreachable", "disk_full", "damaged", "last_key"}  # the last: of those that can be read
 
 
 class Clean(NamedTuple):

@@ -223,3 +223,16 @@ def test_a_key_that_was_wrapped_wrong_revokes_nothing(
     with pytest.raises(memkeep.errors.DamagedError, match="does not open the vault"):
         keys.change_password(vault, "pw", "two")
     assert opens(place, "pw")
+
+
+@pytest.mark.damage
+def test_a_slot_that_cannot_be_read_any_more_is_not_taken_for_a_revoked_one(place: Path) -> None:
+    memkeep.init_vault(place, "pw")
+    vault = opening.open_vault(LocalStorage(place), "pw")
+    for slot in (place / "keys").iterdir():
+        slot.chmod(0o600)
+        slot.write_bytes(slot.read_bytes()[:-1])
+    with pytest.raises(memkeep.errors.DamagedError) as error:
+        keys.change_password(vault, "pw", "two")
+    assert error.value.obj.startswith("keys/")
+    assert error.value.unchanged == "No key was changed."

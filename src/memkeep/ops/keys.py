@@ -162,7 +162,12 @@ def _seal(vault: Vault, going: Sequence[str]) -> tuple[str, ...]:
 
 def _used_password(vault: Vault, secret: str, instead: str) -> list[SlotRow]:
     """Return the password slots that a secret opens; `RefusedError` when it is the recovery key, or no key now."""
-    yours = _yours(_rows(vault, secret))
+    rows = list(_rows(vault, secret))
+    yours = _yours(rows)
+    damaged = next((format.KEYS + row.id for row in rows if row.state == "damaged"), None)
+    if not yours and damaged:
+        message = f"{damaged} can't be read: whether it is the key that opened the vault can't be told"
+        raise DamagedError(message, obj=damaged, unchanged="No key was changed.", hint="memkeep key list")
     if not yours:
         raise RefusedError(
             "this password opens the vault no more: a change of keys that was cut short is finished now",
