@@ -73,7 +73,7 @@ def lay_out(stream: Stream, images: Sequence[PartImage], root: Path, events: Eve
 
 def _filled(stored: StoredEntry) -> int:
     """Return about how many bytes a file takes on disk: a chunk that it has again and again is a hole of zeros."""
-    if stored.recipe is None:
+    if stored.recipe is None or not stored.recipe.ids:  # in a packed file
         return stored.entry.size
     lengths = array("I", stored.recipe.lengths)
     return sum(dict(zip(split_ids(stored.recipe.ids), lengths, strict=True)).values())
