@@ -1,5 +1,6 @@
 """The entry point: run one verb, print one answer, return one exit status."""
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -8,6 +9,7 @@ from memkeep.cli.face import Answered, Face, Reply
 from memkeep.cli.words import root
 
 COMPLETE = "_MEMKEEP_COMPLETE"
+_GARBAGE = 100_000  # objects before cycles among them are looked for: rows by the thousand have none
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -22,6 +24,7 @@ def run(argv: list[str]) -> int:
 
         return shell_complete(root(), {}, "memkeep", COMPLETE, os.environ[COMPLETE])
     _ready_streams()
+    gc.set_threshold(_GARBAGE)
     face = Face(argv)
     try:
         _heed_signals()

@@ -7,7 +7,7 @@ bits, u64, and which of the two files counts, u64.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ _TYPES = {None: "<f4", "float32": "<f4", "float16": "<f2", "uint8": "u1"}
 _SMALLEST = 256  # bytes a vector; below that runs of them cost more than they save
 _STORAGES = {"InRamChunkedMmap", "ChunkedMmap"}
 _decode = msgspec.json.Decoder().decode
+
+Extents = dict[Path, list[tuple[int, int]]]
+"""Start and length of some pieces of files."""
 
 
 def plain_vectors(segment: Path) -> list[str]:
@@ -68,10 +71,18 @@ class Dense:
 
         return np.frombuffer(raw, self._type).astype("<f4").tobytes()
 
+    def extent(self, place: int) -> tuple[Path, tuple[int, int]]:
+        """Return the file of a vector, and start and length there."""
+        return self._chunk(place // self._each), (place % self._each * self.stride, self.stride)
+
+    def files(self) -> list[Path]:
+        """Return the files of the vectors."""
+        return sorted((self._folder / "vectors").glob("chunk_*.mmap"))
+
     def runs(self) -> Iterator[tuple[Path, Run]]:
         """Yield where vectors lie in which file."""
         for first in range(0, self.count, self._each):
-            path = self._folder / f"vectors/chunk_{first // self._each}.mmap"
+            path = self._chunk(first // self._each)
             yield path, Run(offset=0, count=min(self._each, self.count - first), stride=self.stride)
 
     def close(self) -> None:
@@ -82,8 +93,11 @@ class Dense:
 
     def _descriptor(self, chunk: int) -> int:
         if chunk not in self._open:
-            self._open[chunk] = os.open(self._folder / f"vectors/chunk_{chunk}.mmap", os.O_RDONLY)
+            self._open[chunk] = os.open(self._chunk(chunk), os.O_RDONLY)
         return self._open[chunk]
+
+    def _chunk(self, chunk: int) -> Path:
+        return self._folder / f"vectors/chunk_{chunk}.mmap"
 
 
 class Shelf:
@@ -104,6 +118,16 @@ class Shelf:
         """Return the plain vectors of the point at a place, float32."""
         found = {name: dense.vector(place[1]) for name, dense in self._dense[place[0]].items()}
         return {name: vector for name, vector in found.items() if vector is not None}
+
+    def extents(self, places: Iterable[tuple[int, int]]) -> Extents:
+        """Return all files of vectors, and where in them those of some points lie."""
+        found: Extents = {path: [] for segment in self._dense for dense in segment.values() for path in dense.files()}
+        for number, place in places:
+            for dense in self._dense[number].values():
+                if place < dense.count:
+                    path, extent = dense.extent(place)
+                    found[path].append(extent)
+        return found
 
     def runs(self) -> Iterator[tuple[Path, Run]]:
         """Yield where vectors lie in which file."""

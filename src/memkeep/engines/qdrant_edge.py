@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from memkeep.engines import qdrant_tar
-from memkeep.engines.qdrant_dense import Shelf
+from memkeep.engines.qdrant_dense import Extents, Shelf
 from memkeep.engines.qdrant_ids import Places, UnknownLayoutError
 from memkeep.errors import StoreError
 
@@ -57,17 +57,14 @@ class Shard:
 
     def __init__(self, folder: Path, aside: Path, *, plain: bool) -> None:
         """Copy the files to `aside` and open them; `plain` asks for the fast way. `StoreError` when it can't be."""
-        from qdrant_edge import CountRequest, EdgeShard
-
+        self._folder = folder
         self._aside = aside
         self._shelf: Shelf | None = None
         self._places: Places | None = None
-        with _meant(folder):
-            _copy(folder, aside)
-            self._edge: Any = EdgeShard.load(str(aside))
-            self.count: int = self._edge.count(CountRequest(exact=True))
-        if plain:
-            self._look(sorted(one / "files" for one in (folder / "segments").iterdir()))
+        self._edge: Any = None
+        if not plain or not self._look(sorted(one / "files" for one in (folder / "segments").iterdir())):
+            self._load({})
+        self.count: int = self._counted()
 
     @property
     def plain(self) -> bool:
@@ -101,16 +98,43 @@ class Shard:
         return [_id(record) for record in records]
 
     def retrieve(self, ids: Sequence[int | str]) -> list[Point]:
-        """Return those of the points that are here, as the engine gives them."""
-        with _meant(self._aside):
-            records = self._edge.retrieve(list(ids), with_payload=True, with_vector=True)
-        return [Point(_id(record), record.payload or {}, _vectors(record.vector)) for record in records]
+        """Return those of the points that are here."""
+        try:
+            return self._retrieve(ids)
+        except UnknownLayoutError:
+            self._give_up()
+            return self._retrieve(ids)
 
     def close(self) -> None:
         """Let go of the files and remove the copy."""
-        self._give_up()
-        self._edge.close()
+        self._put_away()
+        self._let_close()
         shutil.rmtree(self._aside, ignore_errors=True)
+
+    def _load(self, some: Extents) -> None:
+        """Open a copy of the files, `some` of which are holes but for these extents. Raises `StoreError`."""
+        from qdrant_edge import EdgeShard
+
+        with _meant(self._folder):
+            self._let_close()
+            _copy(self._folder, self._aside, some)
+            self._edge = EdgeShard.load(str(self._aside))
+
+    def _let_close(self) -> None:
+        if self._edge is not None:
+            self._edge.close()
+            self._edge = None
+
+    def _counted(self) -> int:
+        from qdrant_edge import CountRequest
+
+        with _meant(self._folder):
+            return int(self._edge.count(CountRequest(exact=True)))
+
+    def _retrieve(self, ids: Sequence[int | str]) -> list[Point]:
+        with _meant(self._aside):
+            records = self._edge.retrieve(list(ids), with_payload=True, with_vector=self._wanted())
+        return self._pointed(records)
 
     def _wanted(self) -> bool | list[str]:
         """Return the vectors that the engine is asked for."""
@@ -120,6 +144,10 @@ class Shard:
 
     def _give_up(self) -> None:
         """Let the engine give plain vectors too."""
+        self._put_away()
+        self._load({})
+
+    def _put_away(self) -> None:
         if self._shelf is not None:
             self._shelf.close()
         self._shelf = self._places = None
@@ -131,31 +159,49 @@ class Shard:
         with _meant(self._aside):
             request = ScrollRequest(offset=offset, limit=_BATCH, with_payload=True, with_vector=self._wanted())
             records, after = self._edge.scroll(request)
+        return self._pointed(records), after
+
+    def _pointed(self, records: Sequence[Any]) -> list[Point]:
+        """Return what the engine gave, with the plain vectors. Raises `UnknownLayoutError` when the fast way fails."""
         points = [Point(_id(record), record.payload or {}, _vectors(record.vector)) for record in records]
         if self._shelf is not None and self._places is not None:
             for point, place in zip(points, self._places.find([point.id for point in points]), strict=True):
                 point.vectors.update(self._shelf.vectors(place))
-        return points, after
+        return points
 
-    def _look(self, segments: list[Path]) -> None:
-        """Take the fast way when it gives what the engine gives."""
+    def _look(self, segments: list[Path]) -> bool:
+        """Take the fast way, and say so, when it gives what the engine gives of some points.
+
+        The engine is opened without the plain vectors but for those of these points: it finds them only where the
+        layout is the one that is known here.
+        """
         try:
             shelf, places = Shelf(segments), Places(segments)
-            if not shelf.names or len(places) != self.count or not self._agree(shelf, places):
-                return
         except (OSError, UnknownLayoutError):
-            return
-        self._shelf, self._places, self._names = shelf, places, _names(segments)
+            return False
+        agreed = False
+        try:
+            if shelf.names:
+                asked = places.some(_COMPARED)
+                at = places.find(asked)
+                self._load(shelf.extents(at))
+                agreed = len(places) == self._counted() and self._agree(shelf, dict(zip(asked, at, strict=True)))
+        except (OSError, UnknownLayoutError, StoreError):
+            agreed = False
+        if agreed:
+            self._shelf, self._places, self._names = shelf, places, _names(segments)
+        else:
+            shelf.close()
+        return agreed
 
-    def _agree(self, shelf: Shelf, places: Places) -> bool:
+    def _agree(self, shelf: Shelf, asked: dict[int | str, tuple[int, int]]) -> bool:
         """Say whether files and engine give the same vectors of some points."""
-        asked = places.some(_COMPARED)
-        points = self.retrieve(asked)
+        points = self._retrieve(list(asked))
         if len(points) != len(asked):
             return False
-        for point, place in zip(points, places.find([point.id for point in points]), strict=True):
+        for point in points:
             known = {name: vector for name, vector in point.vectors.items() if name in shelf.names}
-            if shelf.vectors(place) != known:
+            if shelf.vectors(asked[point.id]) != known:
                 return False
         return True
 
@@ -169,7 +215,7 @@ def _names(segments: Sequence[Path]) -> list[str]:
     return list(found)
 
 
-def _copy(folder: Path, aside: Path) -> None:
+def _copy(folder: Path, aside: Path, some: Extents) -> None:
     """Copy a shard as the engine wants it: its own layout, no indexes of payloads, and nothing in memory."""
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "segments").mkdir(parents=True)
@@ -184,7 +230,7 @@ def _copy(folder: Path, aside: Path) -> None:
                 target.mkdir(parents=True, exist_ok=True)
             elif inside.parts[0] != "payload_index":
                 target.parent.mkdir(parents=True, exist_ok=True)
-                qdrant_tar.copy(path, target)
+                qdrant_tar.copy(path, target, some.get(path))
         _frugal(aside / "segments" / segment.name)
 
 

@@ -105,11 +105,11 @@ def extents(file: IO[bytes]) -> Iterator[tuple[int, int]]:
         yield start, at - start
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file with its holes."""
+def copy(source: Path, target: Path, only: Iterable[tuple[int, int]] | None = None) -> None:
+    """Copy a file with its holes; all is hole but the extents `only`, start and length, when these are given."""
     with source.open("rb", buffering=0) as old, target.open("xb", buffering=0) as new:
         os.ftruncate(new.fileno(), os.fstat(old.fileno()).st_size)
-        for start, length in extents(old):
+        for start, length in extents(old) if only is None else only:
             for at in range(start, start + length, BUFFER):
                 _put(new, os.pread(old.fileno(), min(BUFFER, start + length - at), at), at)
 

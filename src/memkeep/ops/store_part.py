@@ -30,7 +30,7 @@ from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Writer
 
 Redact = Callable[[bytes], bytes]
-SCANNED_FIRST = frozenset({"lance", "qdrant"})
+SCANNED_FIRST = frozenset({"lance"})
 
 
 class Scan:
