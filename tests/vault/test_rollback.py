@@ -14,9 +14,8 @@ from memkeep.ops.repair import repair
 from memkeep.ops.survey import survey
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.snapshots import read, take
-from memkeep.vault import crypto
+from memkeep.vault import crypto, opening
 from memkeep.vault import prune as pruning
-from memkeep.vault import vault as vaults
 from memkeep.vault.vault import Vault
 
 pytestmark = pytest.mark.damage
@@ -38,7 +37,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryStorage]:
     for name, value in {"memory_kib": 32, "iterations": 1, "lanes": 1}.items():
         monkeypatch.setitem(crypto.ARGON, name, value)
     made = MemoryStorage()
-    vault = vaults.create(made, "pw")[0]
+    vault = opening.create(made, "pw")[0]
     for day in DAYS:
         take(vault, content(day), created=day)
     yield made
@@ -50,7 +49,7 @@ def content(day: str) -> dict[str, bytes]:
 
 
 def opened(storage: MemoryStorage, secret: str = "pw") -> Vault:  # noqa: S107 - of a vault of this test
-    return vaults.open_vault(storage, secret)
+    return opening.open_vault(storage, secret)
 
 
 def all_is_well(storage: MemoryStorage) -> None:
