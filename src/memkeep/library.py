@@ -166,6 +166,7 @@ class OpenVault:
             confirm=confirm,
             even_if_open=even_if_open,
             dry_run=dry_run,
+            config=self._config,
             events=events,
         )
 
@@ -285,12 +286,12 @@ def restore_file(
     dry_run: bool = False,
     events: Events = SILENT,
 ) -> RestoreResult:
-    """Bring back what `OpenVault.pack` wrote, into a new folder; no vault is needed."""
+    """Bring back what `OpenVault.pack` wrote, into a new folder or a server; no vault is needed."""
     from memkeep.ops.age import Unlock
     from memkeep.ops.unpack import restore_file
 
     unlock = Unlock(identities=tuple(map(Path, identities)), passphrase=passphrase)
-    return restore_file(Path(file), to=Path(to), parts=parts, unlock=unlock, dry_run=dry_run, events=events)
+    return restore_file(Path(file), to=fspath(to), parts=parts, unlock=unlock, dry_run=dry_run, events=events)
 
 
 def discover(*paths: Place, config: Config | None = None) -> list[Store]:

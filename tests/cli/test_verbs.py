@@ -154,6 +154,7 @@ def test_the_documents_have_the_fields_that_scripts_rely_on(world: World) -> Non
         "added": ["three"],
         "removed": ["two"],
         "changed": [{"id": "one", "fields": {"text": ["the cat sleeps", "the cat \x1b[2J runs"]}}],
+        "collections": 1,
     }
 
 
@@ -238,7 +239,12 @@ def test_a_restored_store_is_the_old_one(world: World, home: Path) -> None:
     assert world.run("restore", world.first[:8], "--to", back, "--part", "memory.db").code == 0
     with closing(sqlite3.connect(back / "memory.db")) as connection:
         assert connection.execute("SELECT text FROM memories WHERE id = 'one'").fetchone() == ("the cat sleeps",)
-    assert world.run("diff", world.first, back, "--json").result == {"added": [], "removed": [], "changed": []}
+    assert world.run("diff", world.first, back, "--json").result == {
+        "added": [],
+        "removed": [],
+        "changed": [],
+        "collections": 1,
+    }
     assert world.run("restore", world.first[:8], "--to", back).code == 13
 
 
@@ -251,7 +257,12 @@ def test_in_place_needs_the_system_s_name_and_says_how_to_undo(world: World, tre
     done = world.run("restore", world.first[:8], "--in-place", f"--confirm={SYSTEM}")
     assert done.code == 0
     assert "Undo: " in done.stdout
-    assert world.run("diff", world.first, world.store, "--json").result == {"added": [], "removed": [], "changed": []}
+    assert world.run("diff", world.first, world.store, "--json").result == {
+        "added": [],
+        "removed": [],
+        "changed": [],
+        "collections": 1,
+    }
 
 
 @pytest.mark.parametrize(

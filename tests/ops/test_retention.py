@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from memkeep.config import Retention
 from memkeep.errors import UsageError
-from memkeep.model import Rung
+from memkeep.model import BEFORE_RESTORE, Rung
 from memkeep.ops.retention import POLICIES, Candidate, judge, settled
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -281,3 +281,23 @@ def test_the_policy_agrees_with_a_model(given_: list[Candidate], wanted: Retenti
     assert all(one.reasons for one in judge(left, wanted, now=now, zone=BERLIN))
     turned = judge(snapshots[::-1], wanted, now=now, zone=BERLIN)
     assert sorted(turned, key=lambda one: one.snapshot.id) == sorted(verdicts, key=lambda one: one.snapshot.id)
+
+
+def test_what_a_restore_kept_pushes_out_no_backup_and_is_kept_while_it_may_be_undone() -> None:
+    days = daily(3)
+    parked = [made(NOW - timedelta(days=1, hours=number), tag=BEFORE_RESTORE) for number in (1, 30, 200)]
+    found = kept([*days, *parked], keep_last=1)
+    assert found == {days[0].id: ["last"]} | {one.id: ["undoes a restore"] for one in parked[:2]}
+    assert list(kept([*days, *parked], keep_last=1, keep_within="20d")) == [one.id for one in (*days, *parked)]
+
+
+def test_the_last_good_one_is_a_backup_though_a_restore_kept_something_since() -> None:
+    good, bad = made(NOW - timedelta(days=40)), made(NOW - timedelta(days=30), rung=Rung.INTACT)
+    parked = made(NOW, tag=BEFORE_RESTORE)
+    verdicts = judge([good, bad, parked], Retention(keep_last=1), now=NOW)
+    assert [one.reasons for one in verdicts] == [("last good",), ("last",), ("undoes a restore",)]
+
+
+def test_a_store_of_which_only_a_restore_kept_something_is_judged_by_that() -> None:
+    parked = [made(NOW - timedelta(days=number), tag=BEFORE_RESTORE) for number in (0, 20, 30)]
+    assert list(kept(parked, keep_last=2)) == [one.id for one in parked[:2]]

@@ -137,6 +137,10 @@ class ServerEngine(Engine, Protocol):
         """Say whether anything lies where the part would go. Raises `StoreError` as `inspect` does."""
         ...
 
+    def by_hand(self, part: Part, root: Path) -> str:
+        """Say in a few words how the image that lies under `root` is loaded without memkeep."""
+        ...
+
     def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
         """Put the image that lies under `root` into a server, compare it there with the image, then let it be seen.
 

@@ -66,6 +66,16 @@ def password(url: str, environ: Mapping[str, str] = os.environ, *variables: str)
     return _known.get(_server(url))
 
 
+def known(url: str) -> bool:
+    """Say whether this process was given a secret for the server of a URL."""
+    return _server(url) in _known
+
+
+def same_server(one: str, other: str) -> bool:
+    """Say whether two URLs without secrets are of one server and one user, who have one password."""
+    return _server(one) == _server(other)
+
+
 def _server(url: str) -> str:
     pieces = urlsplit(url)
     return f"{pieces.scheme}://{pieces.netloc}"

@@ -5,6 +5,7 @@ load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
 """
 # ruff: noqa: S608 - names can't be bound; `postgres_tables.quote` quotes them
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +131,11 @@ class PostgresEngine:
         mine = {*part.include, *(map_.table for map_ in part.maps)}
         with connected(target) as connection:
             return any(one.full in mine for one in relations(connection))
+
+    def by_hand(self, part: Part, root: Path) -> str:
+        """Return the command that loads it all, or nothing of it."""
+        load = "psql --single-transaction --set ON_ERROR_STOP=1 --file restore.sql postgresql://USER@HOST/DATABASE"
+        return f"cd {shlex.quote(str(root / part.name))} && {load}"
 
     @contextmanager
     def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> "Iterator[PostgresMerge]":

@@ -104,10 +104,13 @@ def told(url: str) -> Iterator[None]:
 def _no_connection(error: Exception, url: str) -> StoreError:
     said = _said(error)
     if "does not exist" in said and "database" in said:
-        return StoreError(f"{url} is not there: {said}", hint=f"psql {shlex.quote(url)} -l", code="store_missing")
+        others = shlex.quote(urlsplit(url)._replace(path="/postgres").geturl())
+        return StoreError(f"{url} is not there: {said}", hint=f"psql {others} -l", code="store_missing")
     if any(word in said for word in _DENIED) or "does not exist" in said:
         return StoreError(
-            f"{url} lets nobody in like this: {said}", hint="set PGPASSWORD, or write ~/.pgpass", code="store_denied"
+            f"{url} lets nobody in like this: {said}",
+            hint=f"psql {shlex.quote(url)}   # give PGPASSWORD, or a line in ~/.pgpass",
+            code="store_denied",
         )
     return StoreError(f"{url} cannot be reached: {said}", hint=_ping(url), code="store_unreachable")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
+
 from memkeep.engines import qdrant_edge, qdrant_freeze, qdrant_image, qdrant_inspect
 from memkeep.engines.base import Rebuilt, ServerInspection
 from memkeep.engines.merging import Wanted
@@ -87,6 +89,14 @@ class QdrantEngine:
         """Say whether there is a collection, or an alias of one."""
         with Server(address(target)) as server:
             return existing(server) is not None
+
+    def by_hand(self, part: Part, root: Path) -> str:
+        """Return where it is and what to send where."""
+        folder = root / part.name
+        return (
+            f"make a collection with the `config` of {folder / qdrant_image.NAME}, then send each folder under "
+            f"{folder / qdrant_image.SHARDS} as a tar to POST /collections/NAME/shards/NUMBER/snapshots/upload"
+        )
 
     @contextmanager
     def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> "Iterator[QdrantMerge]":
@@ -168,7 +178,8 @@ class QdrantOpened:
         """Read every point; a shard that cannot be read is a finding, and then there are no records."""
         self._baseline = self._without_rows()
         if not qdrant_edge.installed():
-            self._note(self._unreadable("the package qdrant-edge-py is not installed", "pip install 'memkeep[qdrant]'"))
+            why, mend = "the package qdrant-edge-py is not installed", "pip install 'memkeep[qdrant]'"
+            self._note(msgspec.structs.replace(self._unreadable(why, mend), code="qdrant_reader_missing"))
             return
         try:
             rows, answers = self._read(bits, probes)

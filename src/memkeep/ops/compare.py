@@ -12,7 +12,8 @@ from memkeep.vault.reader import chunk_id
 from memkeep.vault.vault import Vault
 
 _ENOUGH = 20  # findings of one kind; more say nothing new
-UNREADABLE = frozenset({"sqlite_unreadable", "lance_reader_missing"})  # findings that keep a part below `readable`
+_NOT_READ = frozenset({"qdrant_reader_missing"})  # nothing can be said of the rows
+UNREADABLE = frozenset({"sqlite_unreadable", "lance_reader_missing", *_NOT_READ})  # they keep a part below `readable`
 _TOLERANCE = 1e-4  # of a probe's score: another processor may add in another order
 
 
@@ -34,6 +35,8 @@ def compare_part(image: PartImage, root: Path, *, against: Vault | None = None) 
             findings += [one for one in opened.findings() if one not in findings]
     except MemkeepError as error:
         return [_wrong(name, "unreadable", f"{name} does not open after a restore: {error.message}")]
+    if any(one.code in _NOT_READ for one in findings):
+        return findings
     for table, state in baseline.tables.items():
         have = now.tables.get(table)
         if have is None or have.rows != state.rows:

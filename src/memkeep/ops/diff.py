@@ -22,20 +22,22 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiffResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Record ids in ascending order."""
+    """Record ids in ascending order. Where no collection was compared, nothing is known of a difference."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[Change, ...]
+    collections: int = 0  # that were compared
 
 
 def diff(vault: Vault, a: str, b: str, *, config: Config | None = None) -> DiffResult:
-    """Compare two sides, each a snapshot's name, `latest`, or the path of a live store.
+    """Compare two sides, each a snapshot's name, `latest`, or a live store: path, URL or name in the settings.
 
     Reads only the groups of records that differ. Raises `StoreError` for a name that fits nothing, `UsageError` when
     a path holds several stores and the other side does not say which.
     """
-    known = {name: vault.resolve(name) for name in (a, b) if not sides.is_live(name)}
+    stores = config.stores if config is not None else {}
+    known = {name: vault.resolve(name) for name in (a, b) if not sides.is_live(name, stores)}
     left, right = _sides(vault, a, b, known, config)
     added: list[str] = []
     removed: list[str] = []
@@ -46,6 +48,7 @@ def diff(vault: Vault, a: str, b: str, *, config: Config | None = None) -> DiffR
         added=tuple(sorted(added)),
         removed=tuple(sorted(removed)),
         changed=tuple(sorted(changed, key=lambda change: change.id)),
+        collections=len(left.keys() | right.keys()),
     )
 
 

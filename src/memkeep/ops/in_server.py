@@ -6,18 +6,23 @@ What is replaced there is kept as a snapshot of the vault first: that is the par
 import shlex
 from collections.abc import Collection, Sequence
 from itertools import combinations
+from pathlib import Path
 
+from memkeep.config import Config
 from memkeep.engines.catalog import server_engine
 from memkeep.errors import MemkeepError, RefusedError, StoreError, UsageError
 from memkeep.events import Events
-from memkeep.model import BEFORE_RESTORE, Finding, Part, PartImage, Role, Store
+from memkeep.model import BEFORE_RESTORE, Finding, Omission, Part, PartImage, Role, Severity, Store, is_url
 from memkeep.ops.backup import backup
 from memkeep.ops.materialise import materialise
 from memkeep.ops.scratch import scratch
+from memkeep.systems import detect_urls, servers
 from memkeep.vault.vault import Vault
 
 Aimed = tuple[PartImage, str]
 """A part, and the URL that it goes to."""
+
+LAY_IN_A_SERVER = "lay_in_a_server"
 
 
 def aimed(images: Sequence[PartImage], url: str, snapshot: str) -> list[Aimed]:
@@ -44,6 +49,13 @@ def _meet(one: Aimed, other: Aimed) -> bool:
     return target == elsewhere and not apart
 
 
+def address(url: str, config: Config | None) -> str:
+    """Return a URL without its secrets; those that it lacks are what the settings say for a store of its server."""
+    bare = servers.told(url)[1]
+    detect_urls.remember_login(bare, config or Config())
+    return bare
+
+
 def at_home(images: Sequence[PartImage], live: Store | None) -> list[Aimed]:
     """Return where the live store keeps each part, or where it was."""
     known = {part.name: part.path for part in live.parts} if live is not None else {}
@@ -56,8 +68,21 @@ def refuse_taken(parts: Sequence[Aimed]) -> None:
         if server_engine(target).exists(image.part, target):
             raise RefusedError(
                 f"there is something at {target} already",
-                hint="choose another place, or restore --in-place, which keeps what is there first",
+                hint=f"memkeep discover {shlex.quote(target)}   # choose another place; or restore --in-place",
                 code="target_exists",
+            )
+
+
+def refuse_unkept(parts: Sequence[Aimed], live: Store | None) -> None:
+    """Raise `RefusedError` when something lies where a part would go that is not of the store as it is now known."""
+    known = {part.name for part in live.parts} if live is not None else set()
+    for image, target in parts:
+        if image.part.name not in known and server_engine(target).exists(image.part, target):
+            raise RefusedError(
+                f"there is something at {target} that could not be kept before it is replaced: "
+                "neither the settings nor the store as it is now name it",
+                hint="memkeep discover " + shlex.quote(target),
+                code="not_parked",
             )
 
 
@@ -109,6 +134,21 @@ def undo(vault: Vault, before: str, parts: Sequence[Aimed], system: str) -> str 
     return f"memkeep restore {before[:12]} {chosen} --in-place --confirm={system}" if chosen else None
 
 
+def as_files(images: Sequence[PartImage], root: Path) -> list[Finding]:
+    """Say of each part that lay in a server and lies in a folder now how a server gets it."""
+    return [
+        Finding(
+            code=LAY_IN_A_SERVER,
+            severity=Severity.INFO,
+            part=image.part.name,
+            message="it lay in a server: these are its files, which no product reads before a server has taken them",
+            mend=server_engine(image.part.path).by_hand(image.part, root),
+        )
+        for image in images
+        if is_url(image.part.path)
+    ]
+
+
 def rebuild(vault: Vault, parts: Sequence[Aimed], *, replace: bool, events: Events) -> list[Finding]:
     """Put each part into its server, one after another; return what was noticed."""
     findings: list[Finding] = []
@@ -116,7 +156,26 @@ def rebuild(vault: Vault, parts: Sequence[Aimed], *, replace: bool, events: Even
         with scratch() as folder:
             events.step(f"restoring {image.part.name}", sum(one.entry.size for one in image.entries))
             materialise(vault, [image], folder, events, durable=False)
-            findings += (
-                server_engine(target).rebuild(image.part, folder, target, replace=replace, events=events).findings
-            )
+            findings += load([(image, target)], folder, replace=replace, events=events)
     return findings
+
+
+def load(parts: Sequence[Aimed], root: Path, *, replace: bool, events: Events) -> list[Finding]:
+    """Put images that lie under `root` into their servers, one after another; return what was noticed."""
+    made = (
+        server_engine(target).rebuild(image.part, root, target, replace=replace, events=events)
+        for image, target in parts
+    )
+    return [finding for one in made for finding in one.findings]
+
+
+def left(images: Sequence[PartImage], parts: Sequence[Aimed]) -> list[Omission]:
+    """Say which parts do not go into a server of the kind that the others go to."""
+    going = {image.part.name for image, _ in parts}
+    return [
+        Omission(
+            part=image.part.name, reason=f"it does not lie in such a server: give --part {image.part.name} --to DIR"
+        )
+        for image in images
+        if image.part.name not in going
+    ]

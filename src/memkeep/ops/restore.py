@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from memkeep.config import Config
-from memkeep.engines import logins
 from memkeep.engines.merging import Conflict
 from memkeep.errors import MemkeepError, RefusedError, UsageError
 from memkeep.events import SILENT, Events
@@ -54,6 +53,7 @@ def restore(
     confirm: str | None = None,
     even_if_open: bool = False,
     dry_run: bool = False,
+    config: Config | None = None,
     events: Events = SILENT,
 ) -> RestoreResult:
     """Restore a snapshot, or some of its parts, and check the result before it is called done.
@@ -69,9 +69,12 @@ def restore(
         raise UsageError("say where to: --to DIR, or --in-place", hint=f"memkeep restore {chosen.id[:12]} --to DIR")
     images = _choose(vault, chosen, parts)
     if in_place:
-        return _in_place(vault, chosen, images, confirm, even_if_open=even_if_open, dry_run=dry_run, events=events)
+        return _in_place(
+            vault, chosen, images, confirm, even_if_open=even_if_open, dry_run=dry_run, config=config, events=events
+        )
     if is_url(os.fspath(to or "")):
-        return _into_server(vault, chosen, images, os.fspath(to or ""), dry_run=dry_run, events=events)
+        url = serving.address(os.fspath(to or ""), config)
+        return _into_server(vault, chosen, images, url, dry_run=dry_run, events=events)
     target = Path(to or "").expanduser().absolute()
     refuse_taken(target, chosen.id[:12])
     refuse_inside(target, chosen.id[:12], {"the live store": Path(chosen.path), "the vault": vault.storage.folder})
@@ -82,7 +85,8 @@ def restore(
             events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
             materialise(vault, images, staging, events)
             mends.mend(staging)
-    return _result(chosen, images, str(target), dry_run=dry_run, findings=mends.findings(images))
+    findings = [*mends.findings(images), *serving.as_files(images, target)]
+    return _result(chosen, images, str(target), dry_run=dry_run, findings=findings)
 
 
 def restore_into(
@@ -140,6 +144,7 @@ def _in_place(
     *,
     even_if_open: bool,
     dry_run: bool,
+    config: Config | None,
     events: Events,
 ) -> RestoreResult:
     if confirm != snapshot.system and not dry_run:
@@ -149,7 +154,7 @@ def _in_place(
             code="not_confirmed",
         )
     check_entries(images)
-    live = _live(snapshot)
+    live = _live(snapshot, config)
     served = [image for image in images if is_url(image.part.path)]
     filed = [image for image in images if not is_url(image.part.path)]
     plan = replacing.plan(snapshot, filed, live) if filed else None
@@ -162,6 +167,7 @@ def _in_place(
     parked: list[str] = []
     undo: list[str | None] = []
     homes = serving.at_home(served, live)
+    serving.refuse_unkept(homes, live)
     names = [image.part.name for image in served]
     before = serving.park(vault, live, events, served=names) if served else None
     done: list[serving.Aimed] = []
@@ -193,26 +199,19 @@ def _into_server(
     vault: Vault, snapshot: Snapshot, images: list[PartImage], url: str, *, dry_run: bool, events: Events
 ) -> RestoreResult:
     """Put what fits into a server where nothing of it is yet; the other parts are said to be left out."""
-    url = logins.clean(url)
     aimed = serving.aimed(images, url, snapshot.id[:8])
     check_entries([image for image, _ in aimed])
     serving.refuse_taken(aimed)
     findings = [] if dry_run else serving.rebuild(vault, aimed, replace=False, events=events)
     chosen = [image for image, _ in aimed]
-    left = [
-        Omission(
-            part=image.part.name, reason=f"it does not lie in such a server: give --part {image.part.name} --to DIR"
-        )
-        for image in images
-        if image not in chosen
-    ]
+    left = serving.left(images, aimed)
     return _result(snapshot, chosen, url, dry_run=dry_run, findings=findings, left=left)
 
 
-def _live(snapshot: Snapshot) -> Store | None:
+def _live(snapshot: Snapshot, config: Config | None) -> Store | None:
     """Return the live store that the snapshot is of, if something of it is still there."""
     try:
-        found = discover([snapshot.path])
+        found = discover([snapshot.path], config)
     except MemkeepError:
         return None
     return next((one for one in found if (one.system, one.path) == (snapshot.system, snapshot.path)), None)

@@ -9,6 +9,9 @@ Each store (a system at a path on a host) is judged by itself.
 * `keep_within` keeps what is at most so old, seen from the store's newest snapshot, not from now: a store that is no
   longer backed up, or a clock that runs ahead, does not empty the vault.
 * A snapshot of the future, or whose time can't be read, is kept, counts for no rule, and so pushes out no other.
+* What a restore kept of a store as it was (the tag `before-restore`) is there to undo it: it is kept for seven days,
+  as old as that seen from the store's newest snapshot, or for `keep_within` or `keep_tag`. It counts for no other rule,
+  and so pushes out no snapshot that was good; a store that has nothing else is judged by it.
 * Whatever the rules say, of each store the newest snapshot that was proven to `readable` or higher is kept, and never
   is none kept.
 """
@@ -24,7 +27,7 @@ import msgspec
 from memkeep import clock
 from memkeep.config import Retention
 from memkeep.errors import UsageError
-from memkeep.model import Rung
+from memkeep.model import BEFORE_RESTORE, Rung
 
 POLICIES = {
     "thanos": Retention(keep_daily=7, keep_weekly=4),
@@ -37,6 +40,7 @@ for none of the four."""
 EXAMPLE = "memkeep forget --keep-daily 7 --keep-weekly 4 --dry-run"
 _SPAN = re.compile(r"(?=.)(?:(\d{1,4})y)?(?:(\d{1,5})m)?(?:(\d{1,6})d)?(?:(\d{1,7})h)?", re.ASCII)
 _SUNDAY = 7
+_UNDO = "7d"  # how long a restore can be undone
 
 Period = Callable[[datetime], str]
 
@@ -153,12 +157,13 @@ def _judge_store(
         else:
             dated.append(_Dated(at.astimezone(UTC), at, one))
     dated.sort(key=lambda known: (known.instant, known.snapshot.id), reverse=True)
-    for word, one in _wanted(dated, rules, zone):
+    backups = [known for known in dated if known.snapshot.tag != BEFORE_RESTORE] or dated
+    for word, one in (*_wanted(backups, rules, zone), *_undoing(dated, rules, zone)):
         reasons[one.id].append(word)
     for one in own:
         if one.tag is not None and one.tag in rules.keep_tag:
             reasons[one.id].append(f"tag {one.tag}")
-    best = next((known.snapshot for known in dated if known.snapshot.good), None)
+    best = next((known.snapshot for known in (*backups, *dated) if known.snapshot.good), None)
     if guarded and best is not None:
         reasons[best.id].append("last good")
     if not any(reasons.values()):
@@ -179,6 +184,15 @@ def _wanted(dated: "Sequence[_Dated]", rules: Retention, zone: tzinfo | None) ->
         for known in dated:
             if known.instant >= since:
                 yield f"within {rules.keep_within}", known.snapshot
+
+
+def _undoing(dated: "Sequence[_Dated]", rules: Retention, zone: tzinfo | None) -> Iterator[tuple[str, Candidate]]:
+    """Yield what undoes a restore that is not long ago; `dated` is newest first."""
+    if dated:
+        since = min(_before(dated[0].wall, span, zone) for span in (_UNDO, rules.keep_within or _UNDO))
+        for known in dated:
+            if known.snapshot.tag == BEFORE_RESTORE and known.instant >= since:
+                yield "undoes a restore", known.snapshot
 
 
 class _Dated(NamedTuple):

@@ -13,7 +13,7 @@ from memkeep import clock
 from memkeep.config import Config
 from memkeep.errors import MemkeepError, UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Rung, Store
+from memkeep.model import BEFORE_RESTORE, Rung, Store
 from memkeep.ops.backup import BackupResult, FailedStore, backup
 from memkeep.ops.copy import copy
 from memkeep.ops.forget import forget
@@ -184,7 +184,7 @@ def _back_up(work: Work, _: str | None) -> Done:
 
 def _verify(work: Work, _: str | None) -> Done:
     """Verify the newest snapshot of every store, or all."""
-    newest = {(one.system, one.path): one.id for one in work.vault.snapshots()}
+    newest = {(one.system, one.path): one.id for one in work.vault.snapshots() if one.tag != BEFORE_RESTORE}
     rung = Rung(work.config.run.verify)
     every = work.config.run.verify_all
     report: VerifyReport = verify(work.vault, list(newest.values()), rung=rung, all=every, events=work.events)

@@ -1,6 +1,6 @@
 """A side of a comparison: the records of a snapshot, or of a live store at this moment, in groups."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,9 @@ def of_live(vault: Vault, store: Store, like: Sides) -> Sides:
     return found
 
 
-def is_live(name: str) -> bool:
-    """Say whether a side is named by a path rather than by a snapshot."""
-    return name != "latest" and (any(mark in name for mark in "/\\.~") or Path(name).exists())
+def is_live(name: str, stores: Container[str] = ()) -> bool:
+    """Say whether a side is named by a path, or as one of the stores in the settings, rather than by a snapshot."""
+    return name != "latest" and (name in stores or any(mark in name for mark in "/\\.~") or Path(name).exists())
 
 
 def one_store(stores: Sequence[Store], path: str, like: Snapshot | None) -> Store:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from memkeep import clock
-from memkeep.model import Finding, Omission, Rung, Snapshot, Store, is_url
+from memkeep.model import BEFORE_RESTORE, Finding, Omission, Rung, Snapshot, Store, is_url
 from memkeep.ops.run_state import LastRun, last_run
 from memkeep.ops.schedule import Installed, installed
 from memkeep.ops.snapshots import lost_snapshots, rung_of
@@ -14,7 +14,10 @@ from memkeep.vault.vault import Vault
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A store that is there now or was backed up once. `present` says whether it is there now."""
+    """A store that is there now or was backed up once. `present` says whether it is there now.
+
+    `last` is its newest backup: what a restore kept of it before is none, unless there is nothing else.
+    """
 
     system: str
     path: str
@@ -63,7 +66,8 @@ def status(vault: Vault | None, stores: Sequence[Store]) -> StatusResult:
 
 
 def _row(vault: Vault | None, key: tuple[str, str], store: Store | None, snapshots: list[Snapshot]) -> StoreStatus:
-    last = snapshots[-1] if snapshots else None
+    backups = [one for one in snapshots if one.tag != BEFORE_RESTORE] or snapshots
+    last = backups[-1] if backups else None
     rung, at = rung_of(vault, last) if vault is not None and last is not None else (Rung.NONE, None)
     taken = clock.moment(last.created) if last is not None else None
     age = (clock.now() - taken).total_seconds() if taken is not None else None

@@ -4,15 +4,16 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from memkeep.config import Config
 from memkeep.errors import DamagedError, UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, PartImage, Rung, Severity, StoredEntry
-from memkeep.ops import age, parcel
+from memkeep.model import Finding, Omission, PartImage, Rung, Severity, StoredEntry, is_url
+from memkeep.ops import age, in_server, parcel
 from memkeep.ops.compare import compare_part, spoiled
 from memkeep.ops.entries import place
 from memkeep.ops.materialise import lay_out
 from memkeep.ops.new_folder import new_folder, refuse_inside, refuse_taken
-from memkeep.ops.parcel_read import open_parcel
+from memkeep.ops.parcel_read import Parcel, open_parcel
 from memkeep.ops.restore import RestoreResult
 from memkeep.ops.scratch import scratch
 from memkeep.ops.verify import VerifyResult
@@ -23,27 +24,30 @@ _PIECE = 1 << 20
 def restore_file(
     file: Path,
     *,
-    to: Path,
+    to: Path | str,
     parts: Sequence[str] = (),
     unlock: age.Unlock | None = None,
     dry_run: bool = False,
+    config: Config | None = None,
     events: Events = SILENT,
 ) -> RestoreResult:
-    """Restore a packed file, or some of its parts, into a folder that does not exist or is empty.
+    """Restore a packed file, or some of its parts, into a folder that does not exist or is empty, or into a server.
 
     All of the file is read and compared before the folder appears, and its databases have been opened by then: what is
     wrong with them, as it was when they were backed up, is in `findings`. Raises `RefusedError` (target exists),
     `DamagedError` (some byte is not what was packed), `WrongKeyError` (it is encrypted).
     """
-    target = to.expanduser().absolute()
     file = file.expanduser().absolute()
     said = shlex.quote(str(file))
-    findings: list[Finding] = []
     with open_parcel(file, unlock or age.Unlock()) as source:
-        manifest = source.manifest
         images = _choose(source.images, parts, file)
+        if is_url(str(to)):
+            url = in_server.address(str(to), config)
+            return _into_server(source, images, url, said, dry_run=dry_run, events=events)
+        target = Path(to).expanduser().absolute()
         refuse_taken(target, said)
-        refuse_inside(target, said, {"the live store": Path(manifest.path)})
+        refuse_inside(target, said, {"the live store": Path(source.manifest.path)})
+        findings: list[Finding] = []
         if not dry_run:
             with new_folder(target) as staging:
                 events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
@@ -51,13 +55,43 @@ def restore_file(
                 source.finish()
                 events.step("checking")
                 findings = _check(images, staging)
+        findings += in_server.as_files(images, target)
+        return _result(source.manifest, images, str(target), findings, dry_run=dry_run)
+
+
+def _into_server(
+    source: Parcel, images: list[PartImage], url: str, said: str, *, dry_run: bool, events: Events
+) -> RestoreResult:
+    """Put what fits into a server where nothing of it is yet, when all of the file has been compared."""
+    aimed = in_server.aimed(images, url, said)
+    in_server.refuse_taken(aimed)
+    chosen = [image for image, _ in aimed]
+    findings: list[Finding] = []
+    if not dry_run:
+        with scratch() as folder:
+            events.step("restoring", sum(one.entry.size for image in chosen for one in image.entries))
+            lay_out(source.stream, chosen, folder, events, durable=False)
+            source.finish()
+            findings = in_server.load(aimed, folder, replace=False, events=events)
+    return _result(source.manifest, chosen, url, findings, left=in_server.left(images, aimed), dry_run=dry_run)
+
+
+def _result(
+    manifest: parcel.Manifest,
+    images: Sequence[PartImage],
+    to: str,
+    findings: Sequence[Finding],
+    *,
+    left: Sequence[Omission] = (),
+    dry_run: bool,
+) -> RestoreResult:
     names = {image.part.name for image in images}
     chosen = [part for part in manifest.parts if part.part.name in names]
     files = [stored.entry for image in images for stored in image.entries if stored.entry.kind == "file"]
     return RestoreResult(
         snapshot=manifest.snapshot,
         system=manifest.system,
-        to=str(target),
+        to=to,
         parts=tuple(image.part.name for image in images),
         files=len(files),
         bytes=sum(entry.size for entry in files),
@@ -66,7 +100,7 @@ def restore_file(
         dry_run=dry_run,
         parked=None,
         undo=None,
-        omitted=manifest.omitted,
+        omitted=(*manifest.omitted, *left),
         findings=tuple(findings),
     )
 

@@ -10,8 +10,9 @@ from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
 from memkeep.errors import UsageError
 from memkeep.model import Part, Role, TableMap, is_url
 from memkeep.systems.look import COLLECTIONS, Look
-from memkeep.systems.maps import WEAK_TEXTS, notes, recognised, record_tables
+from memkeep.systems.maps import PAYLOAD_TEXTS, WEAK_TEXTS, notes, recognised, record_tables
 
+_OF_POINTS = COLLECTIONS | {"qdrant"}  # engines of which every row is somebody's memory, whatever it says
 _PORTABLE = ("text", "category", "scope", "source", "tags", "importance", "created_at", "updated_at")
 
 
@@ -75,7 +76,7 @@ def _without_helpers(found: dict[str, list[TableMap]]) -> dict[str, list[TableMa
     """Let tables with texts such as descriptions be secondary where there are tables of memories."""
 
     def is_strong(table: TableMap) -> bool:
-        return table.table != "" and table.fields["text"].lower() not in WEAK_TEXTS
+        return table.table != "" and table.fields.get("text", "").lower() not in WEAK_TEXTS
 
     if not any(is_strong(each) for maps in found.values() for each in maps):
         return found
@@ -100,7 +101,11 @@ def _maps(look: Look, part: Part) -> list[TableMap]:
 
 def _collection_maps(look: Look, part: Part) -> Iterator[TableMap]:
     for table in look.collections(part):
-        found = recognised(table.name, list(table.columns), key=table.key or None)
+        columns = list(table.columns)
+        found = recognised(table.name, columns, key=table.key or None)
+        if found is None and (part.engine in _OF_POINTS or table.vectors):
+            text = next(({"text": each} for each in PAYLOAD_TEXTS if each in columns), {})
+            found = TableMap(collection=table.name, table=table.name, id=table.key or "id", fields=text)
         if found is not None:
             yield msgspec.structs.replace(found, id=table.key or found.id, vectors=tuple(table.vectors))
 

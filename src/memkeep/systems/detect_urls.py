@@ -20,13 +20,13 @@ def stores_at(
     """
     said, url = servers.told(text)
     name, settings = settings_of(url, config)
-    if settings.password_file:
-        logins.remember_file(url, settings.password_file)
-    wanted = said or settings.system or (custom.name if settings.parts else "")
+    remember_login(url, config)
+    bare, only = servers.without_tables(url)
+    wanted = said or settings.system or (custom.name if settings.parts or only else "")
     if wanted and wanted not in names:
         raise StoreError(f"there is no system called {wanted!r}: {', '.join(names)}", hint="memkeep discover --help")
     for system in systems if wanted != custom.name else ():
-        if wanted in ("", system.name) and (stores := system.detect_url(look, url, places)):
+        if wanted in ("", system.name) and (stores := system.detect_url(look, bare, places)):
             return stores
     if wanted in ("", custom.name):
         store = custom.keep_url(look, url, settings, f"[stores.{name}] in {config.file}" if name else "")
@@ -34,6 +34,22 @@ def stores_at(
             return [store]
     what = f"no store of {wanted}" if wanted not in ("", custom.name) else "nothing to keep"
     raise StoreError(f"{url} holds {what}", hint="memkeep discover", code="store_empty")
+
+
+def remember_login(url: str, config: Config) -> None:
+    """Use for the server of a URL the password that the settings say for a store in it, where none is known.
+
+    One server and user has one password, whatever the database or collection.
+    """
+    for settings in config.stores.values():
+        for each in (settings.path, *settings.servers):
+            if (
+                settings.password_file
+                and not logins.known(url)
+                and is_url(each)
+                and logins.same_server(servers.told(each)[1], url)
+            ):
+                logins.remember_file(url, settings.password_file)
 
 
 def of_settings(config: Config) -> list[str]:

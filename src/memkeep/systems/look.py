@@ -112,7 +112,9 @@ class Look:
     def collections(self, part: Part) -> "tuple[ServerTable, ...]":
         """Return the tables of a part in a server, or the collections that a folder's part has; none of other parts."""
         if is_url(part.path):
-            return self.server(part.path).tables
+            return tuple(
+                table for table in self.server(part.path).tables if not part.include or table.name in part.include
+            )
         if part.engine == "qdrant-local":
             from memkeep.engines import qdrant_local
 

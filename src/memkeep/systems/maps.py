@@ -23,6 +23,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "created_at": ("created_at", "createdAt", "created", "timestamp", "ts", "time", "date", "inserted_at"),
     "updated_at": ("updated_at", "updatedAt", "updated", "modified_at", "modified", "last_modified"),
 }
+PAYLOAD_TEXTS = ("page_content", "data", "chunk_text", "chunk")  # only of rows that have vectors
 WEAK_TEXTS = ("value", "summary", "description")  # also of tables that only help the memories
 VECTORS = ("embedding", "vector", "embeddings", "emb", "vec", "summary_embedding")
 

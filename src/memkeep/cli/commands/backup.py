@@ -1,5 +1,6 @@
 """`memkeep backup`."""
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,8 @@ def command(
             events=events,
         )
     status = status_of_backup(result, proven=not (dry_run or no_verify))
-    return Reply(result, lambda out: _render(out, result, dry_run=dry_run), exit=status)
+    taking = shlex.join(["memkeep", "backup", *paths]) if dry_run else None
+    return Reply(result, lambda out: _render(out, result, taking), exit=status)
 
 
 def _open_or_offer(face: Face, config: "Config") -> "Vault":
@@ -98,14 +100,15 @@ def _open_or_offer(face: Face, config: "Config") -> "Vault":
         return open_at(place.url, secret, settings=place)
 
 
-def _render(out: Printer, result: "BackupResult", *, dry_run: bool) -> None:
+def _render(out: Printer, result: "BackupResult", taking: str | None) -> None:
+    """Write what was taken; after a dry run `taking` is the command that takes it."""
     for report in result.snapshots:
-        _show(out, report, dry_run=dry_run)
+        _show(out, report, dry_run=taking is not None)
     for one in result.failed:
         out.line(Span("failed: ", "bad"), one.path, ": ", one.message)
-    if dry_run:
+    if taking is not None:
         out.advice("Nothing was written: this was a dry run.")
-        out.next("memkeep backup")
+        out.next(taking)
     elif result.failed and result.failed[0].hint:
         out.next(result.failed[0].hint)
     else:

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 @verb(example="memkeep diff 3f9a latest")
-@click.argument("before", metavar="A", type=SNAPSHOT, help="A snapshot, or the path of a live store.")
+@click.argument("before", metavar="A", type=SNAPSHOT, help="A snapshot, or a live store: a path, a URL or a name.")
 @click.argument("after", metavar="B", type=SNAPSHOT, help="Another.")
 def command(face: Face, *, before: str, after: str) -> Reply:
     """Show which memories differ between two moments.
 
-    A and B are snapshots (an id's beginning, or `latest`) or paths of live stores, which are only read.
+    A and B are snapshots (an id's beginning, or `latest`) or live stores, which are only read: a path, a URL, or the
+    name of a store in the settings.
     """
     from memkeep.cli.wiring import open_vault, settings
     from memkeep.ops.diff import diff
@@ -38,5 +39,8 @@ def _render(out: Printer, result: "DiffResult") -> None:
     for change in result.changed:
         out.line(Span("~ ", "warn"), change.id)
         show_fields(out, change.fields)
+    if not result.collections:
+        out.line(Span("Nothing was compared: ", "warn"), "no records are known on either side.")
+        return
     numbers = (len(result.added), len(result.removed), len(result.changed))
     out.advice(f"{numbers[0]} added, {numbers[1]} removed, {numbers[2]} changed." if any(numbers) else "No difference.")

@@ -1,5 +1,7 @@
 """`memkeep discover`."""
 
+import shlex
+
 import click
 
 from memkeep.cli.face import Face, Reply
@@ -31,7 +33,8 @@ def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
             out.line()
         if stores:
             out.advice(f"{count(len(stores), 'store')} found.")
-            out.next("memkeep backup" if has_vault(face, config) else "memkeep init")
+            taking = shlex.join(["memkeep", "backup", *paths])
+            out.next(taking if has_vault(face, config) else "memkeep init")
         else:
             out.line("No store of agent memory was found.")
             out.next("memkeep discover PATH")

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.argument("snapshot", type=SNAPSHOT, help="`latest`, any unique beginning of an id, or a packed file.")
 @click.option("--to", metavar="DIR|URL", help="Into this folder, which must be new or empty, or into this server.")
 @click.option("--part", "parts", metavar="NAME", multiple=True, help="Only this part; may be given again.")
-@click.option("--in-place", is_flag=True, help="Over the live store; what is there is parked beside it.")
+@click.option(
+    "--in-place", is_flag=True, help="Over the live store; what is there is parked, in servers as a snapshot."
+)
 @click.option("--confirm", metavar="SYSTEM", help="The system's name, to confirm --in-place.")
 @click.option("--into", metavar="STORE", help="Record by record into a live store: a path, a URL or a name.")
 @click.option(
@@ -49,11 +51,14 @@ def command(
 ) -> Reply:
     """Bring a snapshot back: whole, or record by record.
 
-    The parts lie under DIR as they lay under the store's root. The result is checked before it is called done. A file
-    that `memkeep pack` wrote needs no vault.
+    The parts lie under DIR as they lay under the store's root; what lay in a server lies there as files, and goes into
+    another server with --to URL: postgresql://USER@HOST/DATABASE, qdrant://HOST:PORT/COLLECTION. The result is checked
+    before it is called done. A file that `memkeep pack` wrote needs no vault.
     """
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import open_vault, settings, unlocking
+    from memkeep.model import is_url
+    from memkeep.ops.in_server import LAY_IN_A_SERVER
     from memkeep.ops.outcome import status_of
     from memkeep.ops.parcel_read import is_parcel
     from memkeep.ops.restore import restore, restore_into
@@ -65,11 +70,14 @@ def command(
         raise click.UsageError("--conflict and --user are for --into STORE")
     if is_parcel(snapshot):
         if to is None:
-            raise click.UsageError("a packed file is restored into a new folder: --to DIR")
+            raise click.UsageError("a packed file is restored into a new folder or a server: --to DIR|URL")
         unlock = unlocking(age_identity, age_passphrase_file)
+        config = settings(face) if is_url(to) else None
+        file = Path(snapshot)
         with listening(face) as events:
-            file, folder = Path(snapshot), Path(to)
-            result = restore_file(file, to=folder, parts=parts, unlock=unlock, dry_run=dry_run, events=events)
+            result = restore_file(
+                file, to=to, parts=parts, unlock=unlock, dry_run=dry_run, config=config, events=events
+            )
         then = f"memkeep discover {result.to}"
         return Reply(result, lambda out: _render(out, result, then), exit=status_of(result.findings))
     if age_identity or age_passphrase_file:
@@ -100,9 +108,12 @@ def command(
             confirm=confirm,
             even_if_open=even_if_open,
             dry_run=dry_run,
+            config=config,
             events=events,
         )
     then = f"memkeep diff {result.snapshot[:12]} {result.to}"
+    if any(finding.code == LAY_IN_A_SERVER for finding in result.findings):
+        then = f"memkeep restore {result.snapshot[:12]} --to URL   # into a server, where it can be used and compared"
     return Reply(result, lambda out: _render(out, result, then), exit=status_of(result.findings))
 
 
