@@ -10,6 +10,14 @@ from memkeep.config import load
 from memkeep.ops.run import planned
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
+WITH_SERVERS = ("openmemory.md", "server-stores.md", "thanos.md")
+
+
+@pytest.mark.parametrize("page", ["server-stores.md", "thanos.md"])
+def test_the_settings_of_stores_in_servers_are_settings(tmp_path: Path, page: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("\n".join(re.findall(r"```toml\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)))
+    assert load({"MEMKEEP_CONFIG": str(file)}).stores
 
 
 def test_the_settings_of_the_page_on_unattended_work_are_settings(tmp_path: Path) -> None:
@@ -25,8 +33,8 @@ def _commands(page: str) -> list[str]:
     return re.findall(r"(?m)^\$ (?:[A-Z_]+=\S+ )*memkeep ([^#\n]+)", (PAGES / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("line", _commands("openmemory.md"))
-def test_the_commands_for_openmemory_can_be_parsed(line: str) -> None:
+@pytest.mark.parametrize("line", [line for page in WITH_SERVERS for line in _commands(page)])
+def test_the_commands_for_stores_in_servers_can_be_parsed(line: str) -> None:
     name, *words = line.split()
     command = root().get_command(None, name)  # type: ignore[arg-type]
     assert command is not None

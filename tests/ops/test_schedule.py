@@ -6,6 +6,7 @@ its unit files are checked by `systemd-analyze verify`, where that is there.
 
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -311,3 +312,27 @@ def test_a_mirror_whose_password_only_this_shell_knows_is_refused_too(
     done = schedule.install(one, None, None, 0.5, vaults=[str(home / "mirror")])
     assert done.installed is not None
     assert not [note for note in done.notes if "failed" in note]
+
+
+def test_a_store_whose_secret_only_this_shell_knows_is_refused_with_the_way_out(
+    real: Callable, new_vault: Callable[..., OpenVault], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_vault(encrypted=False)
+    folder = home / "Thanos" / "State"
+    folder.mkdir(parents=True)
+    con = sqlite3.connect(folder / "relationships.db")
+    con.execute("CREATE TABLE relationships (id INTEGER PRIMARY KEY, source_id, target_id, rel_type, strength)")
+    con.close()
+    config = home / ".config" / "memkeep" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[stores.thanos]\npath = "~/Thanos"\n')
+    monkeypatch.setenv("THANOS_MEMORY_DATABASE_URL", "postgresql://me:hush@127.0.0.1:1/memories")
+    with pytest.raises(RefusedError, match="where the memories are") as raised:
+        schedule.install(real("--vault", str(home / "vault")), None, None, 0.5)
+    assert "run.env" in raised.value.hint
+    assert schedule.installed() is None
+    (config.parent / "run.env").write_text("THANOS_MEMORY_DATABASE_URL=postgresql://me:hush@127.0.0.1:1/memories\n")
+    done = schedule.install(real("--vault", str(home / "vault")), None, None, 0.5)
+    assert done.installed is not None  # a server that is away now may be there by then
+    assert any("127.0.0.1:1" in note for note in done.notes)
+    assert "hush" not in str(done)

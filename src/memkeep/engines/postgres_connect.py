@@ -4,6 +4,7 @@ Nothing is prepared on the server and every setting is local to its transaction,
 session after each transaction (PgBouncer, Neon, Supabase).
 """
 
+import logging
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ def library() -> Any:
         raise UnsupportedError(
             "the driver for Postgres is not installed", hint="pip install 'memkeep[postgres]'", code="extra_missing"
         ) from error
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what breaks off is raised, not also printed
     return psycopg
 
 

@@ -4,8 +4,9 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from memkeep.errors import RefusedError, UsageError
 from memkeep.model import Value
@@ -34,12 +35,31 @@ CARRIED = (
     "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
     "GOOGLE_APPLICATION_CREDENTIALS",
+    "QDRANT_API_KEY_FILE",
+    "PGPASSFILE",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
 )
 """Variables of this shell that the runs need too. Whatever is a secret is not among them."""
 
-_FILES = ("MEMKEEP_CONFIG", "MEMKEEP_PASSWORD_FILE", "MEMKEEP_TO_PASSWORD_FILE")
+_FILES = (
+    "MEMKEEP_CONFIG",
+    "MEMKEEP_PASSWORD_FILE",
+    "MEMKEEP_TO_PASSWORD_FILE",
+    "QDRANT_API_KEY_FILE",
+    "PGPASSFILE",
+    "PGSERVICEFILE",
+)
 _PATIENCE = 120
 _HOPELESS = (2, 10, 12, 13)  # statuses that do not mend themselves: usage, no vault, wrong key, refused
+
+
+_SECRETS = ("store_denied", "memories_elsewhere")  # codes of what a variable of this shell may have opened here
+_NOTHING = ("no_snapshot", "no_store")
 
 
 class Job(Value):
@@ -93,13 +113,14 @@ def script(one: Job, command: tuple[str, ...]) -> str:
 
 
 def rehearse(one: Job, vaults: tuple[str, ...], given: dict[str, str]) -> list[str]:
-    """Open the vault, and the others that are named, as a scheduled run would; return what is worth a note.
+    """Open the vault, the others that are named and the stores, as a scheduled run would; return what is worth a note.
 
     `given` are the variables that the scheduler has for it beside the job's own.
     Raises `RefusedError` when a run could not even begin, so that it is noticed now and not when a backup is needed.
     """
     notes = []
-    verbs = [("snapshots",), *(("copy", "latest", "--dry-run", "--to", name) for name in vaults)]
+    copies = [("copy", "latest", "--dry-run", "--to", name) for name in vaults]
+    verbs: list[tuple[str, ...]] = [("snapshots",), *copies, ("backup", "--dry-run")]
     for verb in verbs:
         try:
             done = subprocess.run(
@@ -115,19 +136,39 @@ def rehearse(one: Job, vaults: tuple[str, ...], given: dict[str, str]) -> list[s
             notes.append(f"tried just now, it did not end in {_PATIENCE} s")
             continue
         try:
-            error = json.loads(done.stdout).get("error")
+            answer = json.loads(done.stdout)
+            error = answer.get("error")
         except ValueError:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
             said_so = f"it does not start: {''.join(said)}"
-            error = {"code": "internal", "message": said_so, "exit": 2, "hint": "memkeep schedule show"}
+            answer, error = {}, {"code": "internal", "message": said_so, "exit": 2, "hint": "memkeep schedule show"}
+        for message in _locked(error, answer.get("result") or {}):
+            raise _refused({"code": "store_denied", "message": message, "hint": ""}, verb, one.env_file)
         if error and error["exit"] in _HOPELESS:
-            raise _refused(error, verb)
-        if error and error["code"] != "no_snapshot":
-            notes.append(f"tried just now, it failed: {error['message']}")
+            raise _refused(error, verb, one.env_file)
+        notes += [f"tried just now, it failed: {message}" for message in _failures(error, answer.get("result") or {})]
     return notes
 
 
-def _refused(error: dict[str, str], verb: tuple[str, ...]) -> RefusedError:
+def _locked(error: dict[str, Any] | None, result: dict[str, Any]) -> Iterator[str]:
+    """Yield what is said of stores that only a variable of this shell may open."""
+    for one in (error, *result.get("failed", ())):
+        if one and one["code"] in _SECRETS:
+            yield one["message"]
+    for report in result.get("snapshots", ()):
+        yield from (one["message"] for one in report.get("findings", ()) if one["code"] in _SECRETS)
+
+
+def _failures(error: dict[str, Any] | None, result: dict[str, Any]) -> Iterator[str]:
+    """Yield what else failed, though it may have mended itself by the time of a run."""
+    for one in (error, *result.get("failed", ())):
+        if one and one["code"] not in _NOTHING:
+            yield one["message"]
+    for report in result.get("snapshots", ()):
+        yield from (one["message"] for one in report.get("findings", ()) if one["severity"] == "error")
+
+
+def _refused(error: dict[str, str], verb: tuple[str, ...], env_file: str) -> RefusedError:
     ways = "memkeep schedule install --password-file FILE   # mode 0600; or password_file in the settings"
     if verb[0] == "copy":
         ways = (
@@ -136,6 +177,13 @@ def _refused(error: dict[str, str], verb: tuple[str, ...]) -> RefusedError:
     return RefusedError(
         f"a scheduled run would fail, tried without a terminal and this shell's secrets: {error['message']}",
         unchanged="Nothing was installed.",
-        hint=ways if error["code"] == "wrong_key" else error["hint"],
+        hint={"wrong_key": ways, "store_denied": _for_stores(env_file)}.get(error["code"], error["hint"]),
         code="schedule_would_fail",
+    )
+
+
+def _for_stores(env_file: str) -> str:
+    return (
+        f"${{EDITOR:-vi}} {shlex.quote(env_file)}   # mode 0600, lines like PGPASSWORD=...; "
+        "or password_file of the store in the settings, or ~/.pgpass"
     )

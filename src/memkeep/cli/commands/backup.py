@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 @verb(example="memkeep backup ~/.openclaw/memory --tag nightly")
-@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]...", help="Stores; else all that are found.")
+@click.argument(
+    "paths",
+    nargs=-1,
+    type=click.Path(),
+    metavar="[PATH]...",
+    help="Stores: paths, URLs, names; else all that are found.",
+)
 @click.option("--tag", metavar="T", help="A word to find the snapshot by.")
 @click.option("--label", metavar="L", help="A sentence to remember it by.")
 @click.option("--no-secrets", is_flag=True, help="Leave credentials out of an encrypted vault too.")

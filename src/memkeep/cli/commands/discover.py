@@ -10,7 +10,7 @@ from memkeep.cli.words import verb
 
 
 @verb(example="memkeep discover ~/.openclaw --json")
-@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]...", help="Folders and files to look at.")
+@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]...", help="Folders, files or URLs to look at.")
 def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
     """Find the stores of agent memory, changing nothing.
 

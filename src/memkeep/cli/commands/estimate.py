@@ -33,7 +33,13 @@ class Speed(click.ParamType[int]):
 
 
 @verb(example="memkeep estimate ~/.openclaw/memory --speed 10MB/s")
-@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]...", help="Stores; else all that are found.")
+@click.argument(
+    "paths",
+    nargs=-1,
+    type=click.Path(),
+    metavar="[PATH]...",
+    help="Stores: paths, URLs, names; else all that are found.",
+)
 @click.option("--snapshot", type=SNAPSHOT, metavar="SNAPSHOT", help="Of restoring or packing this one instead.")
 @click.option("--to", metavar="DIR", type=click.Path(), help="Where it would be restored: is there room?")
 @click.option("--speed", type=Speed(), metavar="SPEED", help="Of the line, such as 10MB/s.")

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 @verb(example="memkeep status --json")
-@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]...", help="Stores; else all that are found.")
+@click.argument(
+    "paths",
+    nargs=-1,
+    type=click.Path(),
+    metavar="[PATH]...",
+    help="Stores: paths, URLs, names; else all that are found.",
+)
 def command(face: Face, *, paths: tuple[str, ...]) -> Reply:
     """Show every store, its last snapshot, and what is unprotected.
 
