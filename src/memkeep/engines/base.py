@@ -148,3 +148,10 @@ class ServerEngine(Engine, Protocol):
         there is as it was, and nothing half-made stays.
         """
         ...
+
+    def recall(self, part: Part, root: Path, target: str, baseline: Baseline) -> list[Finding]:
+        """Ask the search of a server that was rebuilt what it was asked when it was frozen; say what is different.
+
+        The image lies under `root`. Raises `StoreError` when the server does not answer.
+        """
+        ...

@@ -7,11 +7,13 @@ load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memkeep.engines import logins
+import msgspec
+
+from memkeep.engines import logins, postgres_recall, recall
 from memkeep.engines.base import Rebuilt, ServerInspection
 from memkeep.engines.merging import Wanted
 from memkeep.engines.postgres_catalogue import relations
@@ -20,7 +22,8 @@ from memkeep.engines.postgres_freeze import Taken, choose, snapshot, states, tak
 from memkeep.engines.postgres_image import Image
 from memkeep.errors import MemkeepError, StoreError
 from memkeep.events import Events
-from memkeep.model import Entry, Finding, Omission, Part, Run, Severity
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity
+from memkeep.records.groups import Group
 
 if TYPE_CHECKING:
     from memkeep.engines.postgres_merge import PostgresMerge
@@ -37,6 +40,15 @@ class Frozen(Image):
     def runs(self, entry: Entry) -> tuple[Run, ...]:
         """Return where vectors lie in a file of them."""
         return self._taken.runs.get(entry.path.removeprefix(f"{self.part.name}/"), ())
+
+    def scan(self, bits: dict[str, int], probes: tuple[Probe, ...] | None = None) -> Iterator[Group]:
+        """Read every row once; then have the server's own search answer the questions too, if nothing has changed."""
+        yield from super().scan(bits, probes)
+        with suppress(StoreError):
+            answers = postgres_recall.ask(self.part.path, self.asked)
+            if answers and not self.moved():
+                baseline = self.baseline()
+                self._baseline = msgspec.structs.replace(baseline, facts=baseline.facts | recall.fact(answers))
 
     def moved(self) -> bool:
         """Say whether a row of the tables was written since; also when the server no longer says."""
@@ -154,3 +166,10 @@ class PostgresEngine:
         from memkeep.engines.postgres_rebuild import rebuild
 
         return rebuild(Image(part, root, None), root / part.name, target, replace=replace, events=events)
+
+    def recall(self, part: Part, root: Path, target: str, baseline: Baseline) -> list[Finding]:
+        """Ask the search of the database the questions that were asked before."""
+        known = recall.wanted(baseline)
+        probes = tuple(one for one in baseline.probes if (one.table, one.column, one.question) in known)
+        answers = postgres_recall.ask(target, Image(part, root, None).look_up(probes)) if known else {}
+        return recall.compare(part.name, baseline, answers)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from memkeep.engines.postgres_probes import prober
+from memkeep.engines.postgres_probes import Prober, prober
 from memkeep.engines.postgres_rows import Reading
 from memkeep.engines.postgres_tables import FILE, Table, Tables, decode
 from memkeep.errors import StoreError
@@ -41,6 +41,7 @@ class Image:
         self.tables: Tables = decode(data, str(file))
         self._found: list[Finding] = []
         self._baseline: Baseline | None = None
+        self.asked: list[Prober] = []  # the questions of the last scan
 
     def entries(self) -> list[Entry]:
         """Return the files and folders of the image."""
@@ -69,6 +70,7 @@ class Image:
     def scan(self, bits: dict[str, int], probes: tuple[Probe, ...] | None = None) -> Iterator[Group]:
         """Read every row of every table once."""
         self._found = []
+        self.asked = []
         states: dict[str, TableState] = {}
         answers: list[Probe] = []
         facts: dict[str, Any] = {"postgres": self.tables.server, "summary": {}, "vectors": {}}
@@ -88,7 +90,9 @@ class Image:
             states[table.full] = TableState(rows=reading.digest.count, digest=reading.digest.hex())
             facts["summary"] |= reading.summary()
             facts["vectors"] |= reading.vectors()
-            answers += asker.answers() if asker is not None else []
+            if asker is not None:
+                self.asked.append(asker)
+                answers += asker.answers()
         self._miss()
         if probes is not None:
             there = {(one.kind, one.table, one.column, one.question) for one in answers}
@@ -98,6 +102,16 @@ class Image:
                 if (one.kind, one.table, one.column, one.question) not in there
             ]
         self._baseline = Baseline(tables=states, probes=tuple(answers), facts=facts)
+
+    def look_up(self, probes: tuple[Probe, ...]) -> list[Prober]:
+        """Return some questions with the vectors that the image has for them. Raises `StoreError`."""
+        found = []
+        for table in self.tables.tables:
+            asker = prober(table, self._maps(table), probes)
+            if asker is not None:
+                asker.look_up(self._folder / table.folder)
+                found.append(asker)
+        return found
 
     def baseline(self) -> Baseline:
         """Return counts, digests, probes and facts; `RuntimeError` before `scan` ended."""

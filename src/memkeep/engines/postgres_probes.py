@@ -24,7 +24,8 @@ class Prober:
         """Begin; with `given`, their vectors must be looked up before a row is added."""
         names = [one.name for one in table.others]
         self.table = table
-        self._column = column
+        self.column = column
+        self.id = map_.id
         self._given = given
         self._place = [one.name for one in table.vectors].index(column)
         self._width = _WIDTHS[table.vectors[self._place].kind]
@@ -33,6 +34,11 @@ class Prober:
         self._read = decoder(one.kind, as_text=one.form == "text")
         self._search: Exhaustive | None = None
         self._dims = 0
+
+    @property
+    def questions(self) -> dict[str, Any]:
+        """The vectors that are asked for, float32, by the id of the row that has them."""
+        return self._search.questions if self._search is not None else {}
 
     def look_up(self, folder: Path) -> None:
         """Find the vectors of the questions that were given."""
@@ -76,7 +82,7 @@ class Prober:
         return Probe(
             kind="vector",
             table=self.table.full,
-            column=self._column,
+            column=self.column,
             question=question,
             ids=tuple(name for _, name in top),
             scores=tuple(score for score, _ in top),

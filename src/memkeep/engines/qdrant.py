@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from memkeep.engines import qdrant_edge, qdrant_freeze, qdrant_image, qdrant_inspect
+from memkeep.engines import qdrant_edge, qdrant_freeze, qdrant_image, qdrant_inspect, recall
 from memkeep.engines.base import Rebuilt, ServerInspection
 from memkeep.engines.merging import Wanted
 from memkeep.engines.payload_rows import PayloadRows
@@ -26,6 +26,7 @@ from memkeep.engines.qdrant_ids import UnknownLayoutError
 from memkeep.engines.qdrant_image import CollectionImage, ShardImage
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
 from memkeep.engines.qdrant_rebuild import Rebuilder, Streams, existing
+from memkeep.engines.recall import Answers
 from memkeep.errors import StoreError, UnsupportedError
 from memkeep.events import Events
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableState
@@ -122,6 +123,15 @@ class QdrantEngine:
             rebuilder = Rebuilder(root / part.name, opened.image, opened.streams, look, events)
             return rebuilder.rebuild(address(target), replace=replace)
 
+    def recall(self, part: Part, root: Path, target: str, baseline: Baseline) -> list[Finding]:
+        """Ask the search of the collection the questions that were asked before."""
+        answers: Answers = {}
+        if known := recall.wanted(baseline):
+            probes = tuple(one for one in baseline.probes if (one.table, one.column, one.question) in known)
+            with self.open(part, root) as opened, Server(address(target)) as server:
+                answers = opened.ask(server, probes)
+        return recall.compare(part.name, baseline, answers)
+
 
 class QdrantOpened:
     """One moment of a collection, unpacked in a folder."""
@@ -138,6 +148,7 @@ class QdrantOpened:
         self._findings = list(frozen.findings)
         self._baseline: Baseline | None = None
         self._runs: dict[str, list[Run]] | None = None
+        self._recall: Answers = {}
 
     @property
     def image(self) -> CollectionImage:
@@ -190,7 +201,7 @@ class QdrantOpened:
             yield from rows.groups()
         finally:
             rows.close()
-        facts = self._facts() | {"summary": rows.summary(), "vectors": rows.vectors()}
+        facts = self._facts() | {"summary": rows.summary(), "vectors": rows.vectors()} | recall.fact(self._recall)
         state = TableState(rows=rows.count, digest=rows.digest())
         self._baseline = Baseline(tables={self.image.collection: state}, probes=answers, facts=facts)
 
@@ -236,12 +247,7 @@ class QdrantOpened:
             shard.close()
 
     def _read(self, bits: dict[str, int], probes: tuple[Probe, ...] | None) -> tuple[PayloadRows, tuple[Probe, ...]]:
-        with ExitStack() as stack:
-            shards = []
-            for shard in self.image.shards:
-                opened = self._shard(shard.id, plain=True)
-                stack.callback(opened.close)
-                shards.append((opened, frozenset(shard.deleted)))
+        with self._open_shards() as shards:
             asker = self._asker(shards, probes)
             maps = [map_ for map_ in self._part.maps if map_.table == self.image.collection]
             expected = sum(opened.count for opened, _ in shards)
@@ -254,7 +260,31 @@ class QdrantOpened:
             except BaseException:
                 rows.close()
                 raise
+            self._recall = self._ask(asker)
             return rows, asker.answers(probes)
+
+    def _ask(self, asker: Asker) -> Answers:
+        """Have the live server's own search answer the questions too, if nothing has changed since."""
+        if self._where is not None:
+            with suppress(StoreError), Server(self._where) as server:
+                answers = asker.ask(server)
+                return {} if self.moved() else answers
+        return {}
+
+    def ask(self, server: Server, probes: tuple[Probe, ...]) -> Answers:
+        """Ask a server some questions with the vectors that the image has for them. Raises `StoreError`."""
+        with self._open_shards() as shards:
+            return self._asker(shards, probes).ask(server)
+
+    @contextmanager
+    def _open_shards(self) -> "Iterator[list[tuple[Shard, frozenset[int | str]]]]":
+        with ExitStack() as stack:
+            shards = []
+            for shard in self.image.shards:
+                shard_opened = self._shard(shard.id, plain=True)
+                stack.callback(shard_opened.close)
+                shards.append((shard_opened, frozenset(shard.deleted)))
+            yield shards
 
     def _asker(self, shards: list[tuple[Shard, frozenset[int | str]]], probes: tuple[Probe, ...] | None) -> Asker:
         """Choose the questions, or take those given."""

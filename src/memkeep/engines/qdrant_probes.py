@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from memkeep.engines.qdrant_edge import Point
+from memkeep.engines.qdrant_http import Server
+from memkeep.engines.recall import Answers
 from memkeep.model import Probe
 from memkeep.records.groups import id_text
 
@@ -60,6 +62,15 @@ class Asker:
                 best.sort(key=lambda item: item[0])
                 del best[_KEPT:]
                 self._bounds[number] = best[-1][0]
+
+    def ask(self, server: Server) -> Answers:
+        """Return what the server's own search gives. Raises `StoreError`."""
+        found = {}
+        for name, _, question, vector in self._questions:
+            body = {"query": vector.tolist(), "limit": ANSWERS} | ({"using": name} if name else {})
+            near = server.send("POST", f"{server.where.path}/points/query", body)["points"]
+            found[self._table, column(name), question] = [id_text(one["id"]) for one in near]
+        return found
 
     def answers(self, given: tuple[Probe, ...] | None) -> tuple[Probe, ...]:
         """Return the questions with their answers, worked out again in double precision; all of those given."""

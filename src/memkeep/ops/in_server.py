@@ -162,11 +162,12 @@ def rebuild(vault: Vault, parts: Sequence[Aimed], *, replace: bool, events: Even
 
 def load(parts: Sequence[Aimed], root: Path, *, replace: bool, events: Events) -> list[Finding]:
     """Put images that lie under `root` into their servers, one after another; return what was noticed."""
-    made = (
-        server_engine(target).rebuild(image.part, root, target, replace=replace, events=events)
-        for image, target in parts
-    )
-    return [finding for one in made for finding in one.findings]
+    findings: list[Finding] = []
+    for image, target in parts:
+        findings += server_engine(target).rebuild(image.part, root, target, replace=replace, events=events).findings
+        events.step("asking")
+        findings += _recall(image, root, target)
+    return findings
 
 
 def left(images: Sequence[PartImage], parts: Sequence[Aimed]) -> list[Omission]:
@@ -179,3 +180,19 @@ def left(images: Sequence[PartImage], parts: Sequence[Aimed]) -> list[Omission]:
         for image in images
         if image.part.name not in going
     ]
+
+
+def _recall(image: PartImage, root: Path, target: str) -> list[Finding]:
+    """Try the server's own search; that it does not answer is no failure of the restore."""
+    try:
+        return server_engine(target).recall(image.part, root, target, image.baseline)
+    except StoreError as error:
+        return [
+            Finding(
+                code="recall_differs",
+                severity=Severity.WARNING,
+                part=image.part.name,
+                message=f"{image.part.name}: the server's own search could not be tried: {error.message}",
+                mend=error.hint,
+            )
+        ]

@@ -110,6 +110,7 @@ def test_an_image_is_read_without_the_server_and_stays_as_it_is(
     with engine.freeze(part(name), tmp_path, tmp_path / "scratch") as opened:
         rows, live = rows_of(opened), opened.baseline()
         write_out(opened, root)
+    assert live.facts.pop("recall"), "the live server was not asked"
     before = tree_hash(root)
     with engine.open(part(name), root) as image:
         assert rows_of(image) == rows
