@@ -141,6 +141,14 @@ def test_a_part_that_is_not_to_be_reached_is_named_and_the_exit_status_says_so(
     done = run(3, "backup", folder, THANOS_MEMORY_DATABASE_URL=gone)
     assert "left out: postgres" in done.stdout
     assert "secret" not in done.stdout + done.stderr
+
+    (home / "work").mkdir()
+    (home / "work" / "a.md").write_text("# A note\n")
+    settings(home, '[stores.work]\npath = "~/work"\nservers = ["qdrant://127.0.0.1:1/notes"]\n')
+    done = run(3, "backup", "work")
+    assert "1 record" in done.stdout
+    assert "left out: qdrant/notes" in done.stdout
+
     database(server, "memories")
     with psycopg.connect(server.url("memories"), autocommit=True) as admin:
         admin.execute(

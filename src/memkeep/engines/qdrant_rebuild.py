@@ -8,7 +8,7 @@ gone well too the temporary one stays, so that a crash leaves the one or the oth
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from heapq import merge
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -214,10 +214,15 @@ def _different(what: str) -> StoreError:
 
 @contextmanager
 def _made_or_gone(server: Server) -> Iterator[None]:
-    """Remove the collection again when something fails."""
+    """Remove the collection again when something fails; say that it may be there when that fails too."""
     try:
         yield
-    except BaseException:
-        with suppress(StoreError):
+    except BaseException as error:
+        try:
             server.send("DELETE", server.where.path)
+        except StoreError as stays:
+            if isinstance(error, StoreError) and stays.code != "store_missing":
+                begun = server.where.collection
+                error.unchanged = f"What was there is as it was. The collection {begun} may be left, half made."
+                error.hint = f"curl -X DELETE {server.where.base}{server.where.path}   # when the server is back"
         raise

@@ -15,7 +15,8 @@ from memkeep.config import StoreSettings
 from memkeep.engines import logins
 from memkeep.engines.files_notes import SUFFIXES as NOTE_SUFFIXES
 from memkeep.engines.files_walk import is_dotenv
-from memkeep.model import Finding, Part, Role, Store, is_url
+from memkeep.errors import StoreError, UnsupportedError
+from memkeep.model import Finding, Part, Role, Severity, Store, is_url
 from memkeep.systems import custom_maps, marks, openclaw_json, qdrant_folder, servers
 from memkeep.systems.gather import Choose, Gathered, Item, Leave, gather, is_secret_file
 from memkeep.systems.look import COLLECTIONS, Look
@@ -51,18 +52,21 @@ def keep(look: Look, path: Path, settings: StoreSettings | None = None, said_in:
     if not any(_holds_something(look, part) for part in gathered.parts):
         return None
     parts = [_with_secret_keys(part) for part in gathered.parts]
-    parts += [part for url in settings.servers for part in _in_server(look, url, settings)]
-    parts = _mapped(look, parts, settings, said_in)
+    unread: dict[Part, Finding] = {}
+    parts += [part for url in settings.servers for part in _in_server(look, url, settings, unread)]
+    away = {part.name for part in unread}
+    known = msgspec.structs.replace(settings, parts=tuple(each for each in settings.parts if each.name not in away))
+    parts = _mapped(look, parts, known, said_in)
     return Store(
         system=name,
         path=str(path),
         root=str(path if in_folder else path.parent),
-        parts=tuple(parts),
+        parts=(*parts, *unread),
         records=_count(look, parts, notes),
         mapping=custom_maps.sentence(parts, said_in if settings.parts else ""),
         fingerprint=_fingerprint(look, parts),
         omitted=tuple(gathered.omitted),
-        findings=(*gathered.findings, *_of_folders(look, parts, path)),
+        findings=(*gathered.findings, *_of_folders(look, parts, path), *unread.values()),
     )
 
 
@@ -90,11 +94,20 @@ def _of_folders(look: Look, parts: Sequence[Part], root: Path) -> Iterator[Findi
             yield from qdrant_folder.findings(look, folder, "" if name == "." else name)
 
 
-def _in_server(look: Look, text: str, settings: StoreSettings) -> list[Part]:
+def _in_server(look: Look, text: str, settings: StoreSettings, unread: dict[Part, Finding]) -> list[Part]:
+    """Return what of the store lies in a server; a part of one that can't be asked goes into `unread`."""
     url = servers.told(text)[1]
     if settings.password_file:
         logins.remember_file(url, settings.password_file)
-    return servers.parts_of(look, url)
+    try:
+        return servers.parts_of(look, url)
+    except UnsupportedError:
+        raise
+    except StoreError as error:
+        part = servers.unasked(url)
+        message, mend = error.message, error.hint
+        unread[part] = Finding(code=error.code, severity=Severity.ERROR, part=part.name, message=message, mend=mend)
+        return []
 
 
 def _mapped(look: Look, parts: list[Part], settings: StoreSettings, said_in: str) -> list[Part]:

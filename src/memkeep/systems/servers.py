@@ -7,7 +7,7 @@
 """
 
 import re
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from memkeep.engines import logins
 from memkeep.engines.catalog import server_engine
@@ -33,6 +33,16 @@ def parts_of(look: Look, url: str) -> list[Part]:
         names = tuple(table.name for table in seen)
         return [Part(name=engine, engine=engine, role=Role.CANONICAL, path=url, include=names)] if seen else []
     return [collection(url, engine, table.name) for table in seen]
+
+
+def unasked(url: str) -> Part:
+    """Return the part that a server's URL names, when the server can't be asked what it has there."""
+    url, only = without_tables(url)
+    engine = server_engine(url).name
+    name = urlsplit(url).path.strip("/")
+    if engine == "postgres" or not name:
+        return Part(name=engine, engine=engine, role=Role.CANONICAL, path=url, include=tuple(sorted(only)))
+    return collection(url, engine, unquote(name))
 
 
 def collection(url: str, engine: str, name: str) -> Part:

@@ -12,6 +12,7 @@ from memkeep.engines.qdrant import QdrantEngine
 from memkeep.errors import RefusedError, StoreError
 from memkeep.events import SILENT
 from memkeep.model import Part
+from memkeep.testing.qdrant_server import qdrant
 
 Parts = Callable[..., Part]
 
@@ -182,6 +183,31 @@ def test_when_the_last_step_fails_all_is_in_the_collection_beside(
     assert len(beside) == 1
     assert beside[0] in told.value.unchanged
     assert client.points(beside[0]) == client.points(name) == before
+
+
+def test_what_a_killed_server_may_have_left_is_named(
+    client: Client,
+    engine: QdrantEngine,
+    kept: Callable[[str], tuple[Part, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    name = client.make()
+    client.put(name, plain_points(0, 10))
+    saved, root = kept(name)
+    with qdrant(tmp_path) as other:
+        upload = qdrant_write.upload
+
+        def unplugged(*words: Any) -> None:
+            other.kill()
+            upload(*words)
+
+        monkeypatch.setattr(qdrant_write, "upload", unplugged)
+        with pytest.raises(StoreError) as told:
+            engine.rebuild(saved, root, other.url("begun"), replace=False, events=SILENT)
+    assert told.value.code == "store_unreachable"
+    assert "The collection begun may be left, half made" in told.value.unchanged
+    assert f"curl -X DELETE {other.base}/collections/begun" in told.value.hint
 
 
 def test_points_that_had_been_deleted_are_deleted_again(
