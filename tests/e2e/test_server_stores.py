@@ -148,6 +148,7 @@ def test_a_part_that_is_not_to_be_reached_is_named_and_the_exit_status_says_so(
     done = run(3, "backup", "work")
     assert "1 record" in done.stdout
     assert "left out: qdrant/notes" in done.stdout
+    assert done.stdout.count("error: qdrant/notes") == 1
 
     database(server, "memories")
     with psycopg.connect(server.url("memories"), autocommit=True) as admin:

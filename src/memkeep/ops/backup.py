@@ -45,6 +45,10 @@ Secrets = Literal["auto", "include", "exclude"]
 RETRIES = 3
 PRUNED = 8  # times that a prune may take what a backup leans on
 
+_UNASKED = frozenset(
+    {UNREAD, "store_unreachable", "store_denied", "store_missing"}
+)  # of parts that nobody could look at
+
 
 class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one backup did. In a dry run `id` is empty and nothing was added."""
@@ -303,8 +307,11 @@ class _Run:
                 broken = [held.part.path for held in moment.held if not held.opened.held()]
                 if not broken:
                     images = [image for image, _, _ in stored]
-                    read = {image.part.name for image in images}  # a server that did not answer may do so now
-                    self._findings = [one for one in self._findings if one.code != UNREAD or one.part not in read]
+                    # A server that did not answer before may do so now, and else the moment says why not.
+                    tried = {*(image.part.name for image in images), *(one.part for one in moment.omitted)}
+                    self._findings = [
+                        one for one in self._findings if one.code not in _UNASKED or one.part not in tried
+                    ]
                     self._findings += [*moment.findings, *(one for _, findings, _ in stored for one in findings)]
                     self._omitted += [*moment.omitted, *(one for _, _, omitted in stored for one in omitted)]
                     return images, moment.consistent

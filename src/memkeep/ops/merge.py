@@ -1,5 +1,6 @@
 """Put records of a snapshot among those of a live store, one by one."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -91,6 +92,12 @@ def merge(
         raise StoreError(
             f"{store.path} has nothing that records of {snapshot.id[:8]} ({snapshot.system}) could go into",
             hint=f"memkeep restore {snapshot.id[:8]} --to DIR",
+        )
+    if user is not None and not any(each.primary for pair in pairs for each in pair.image.part.maps):
+        raise StoreError(
+            f"without the memories nobody can tell which of {', '.join(pair.image.part.name for pair in pairs)} "
+            f"is of {user}: {'; '.join(f'{one.part}: {one.reason}' for one in omitted) or 'they were not chosen'}",
+            hint=f"memkeep discover {shlex.quote(store.path)}",
         )
     kept = None
     if not dry_run:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.engines.postgres.conftest import Database
 
-from memkeep.errors import RefusedError
+from memkeep.errors import RefusedError, StoreError
 from memkeep.library import OpenVault
 from memkeep.ops.merge import MergeResult
 
@@ -119,6 +119,16 @@ def test_only_what_is_of_one_user_and_the_relationships_of_that(
     assert (done.inserted, done.same) == (2, 1)
     assert sorted(memories(database)) == ["2", "3", "4", "5"]
     assert joins(thanos) == [("4", "5")]
+
+
+def test_relationships_of_one_user_are_not_guessed_when_the_memories_are_away(
+    vault: OpenVault, thanos: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(database, thanos)
+    monkeypatch.delenv("THANOS_MEMORY_DATABASE_URL")
+    with pytest.raises(StoreError, match="without the memories"):
+        vault.restore_into(thanos, user="bob")
+    assert joins(thanos) == []
 
 
 def test_a_conflict_refuses_it_all_in_both_databases(vault: OpenVault, thanos: Path, database: Database) -> None:
