@@ -121,7 +121,7 @@ def test_tables_and_vectors_come_back_as_they_were_and_their_drift_is_named(
     [proof] = vault.verify(report.id, rung=memkeep.Rung.EQUIVALENT).snapshots
     assert (proof.rung, proof.findings) == ("equivalent", ())
     done = vault.restore(report.id, to=tmp_path / "back")
-    assert done.findings == ()
+    assert {one.code for one in done.findings} <= {"lay_in_a_server"}
     database = tmp_path / "back" / "api" / "openmemory.db"
     assert database.read_bytes() == (root / "api" / "openmemory.db").read_bytes()
     check.sqlite(database.parent, {"openmemory.db": truth["sql"]["file"]})
@@ -216,7 +216,7 @@ def test_ids_that_sqlite_destroyed_are_told_and_mended_in_what_is_restored(
     assert str(STRANGER) in {one.record for one in report.findings if one.code == "row_missing"}
     assert vault.verify(report.id, rung=memkeep.Rung.EQUIVALENT).snapshots[0].rung == "equivalent"
     done = vault.restore(report.id, to=tmp_path / "back")
-    assert {(one.code, one.record) for one in done.findings} == {
+    assert {(one.code, one.record) for one in done.findings if one.code != "lay_in_a_server"} == {
         ("id_mended", INFINITE.hex),
         ("id_mended", WHOLE.hex),
     }
