@@ -99,9 +99,9 @@ def test_a_folder_of_mem0s_with_chroma_comes_back(
     assert run("verify", report["id"], "--rung", "equivalent")["rung"] == "equivalent"
     shutil.rmtree(home / ".mem0")
     run("restore", report["id"], "--to", home / ".mem0")
-    told = run("diff", report["id"], home / ".mem0")
-    assert told.pop("collections")
-    assert told == {"added": [], "removed": [], "changed": []}
+    found = run("diff", report["id"], home / ".mem0")
+    assert found.pop("collections")
+    assert found == {"added": [], "removed": [], "changed": []}
     assert mem0("tell", "chroma", where) == told
 
 
