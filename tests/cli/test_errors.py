@@ -1,6 +1,7 @@
 """What a failure looks like: three lines or one document, and the exit status."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -184,10 +185,20 @@ def test_a_signal_ends_a_verb_with_one_document_and_130(number: signal.Signals, 
     pipe = home / "password"  # one that nobody writes to stands for any long work
     os.mkfifo(pipe)
     words = [sys.executable, "-m", "memkeep", "snapshots", "--json", "--vault", url, "--password-file", str(pipe)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environ()) as process:
+    heard = functools.partial(signal.signal, number, signal.SIG_DFL)  # also where whoever runs the tests ignores it
+    with subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environ(),
+        preexec_fn=heard,  # noqa: PLW1509 - no threads run here
+    ) as process:
         writer = _open_for(process, pipe)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
         os.close(writer)
     assert process.returncode == 130
     assert json.loads(out)["error"]["code"] == "interrupted"
