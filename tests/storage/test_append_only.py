@@ -19,4 +19,4 @@ class TestAppendOnlyStorage(StorageContract):
         assert storage.get(KEY) == b"x"
         assert error.value.code == "append_only"
         assert error.value.unchanged == "Nothing was changed."
-        assert error.value.hint == "memkeep prune --vault memory:   (on a machine whose settings let it delete)"
+        assert error.value.hint == "memkeep prune --vault memory:   # on a machine whose settings let it delete"

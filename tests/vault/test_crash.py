@@ -26,16 +26,16 @@ import numpy as np
 from memkeep.storage.local import LocalStorage
 from memkeep.testing.faults import Fault, FaultyStorage
 from memkeep.testing.snapshots import take
-from memkeep.vault import crypto, vault, writer
+from memkeep.vault import crypto, opening, writer
 
 root, number, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 crypto.ARGON.update(memory_kib=32, iterations=1, lanes=1)
 writer.PACK_SIZE = 100_000
 faults = [Fault(call="put_new", number=number, kind=kind)] if number else []
 storage = FaultyStorage(LocalStorage(root), *faults)
-if not vault.exists(storage):
-    vault.create(storage, "pw")
-opened = vault.open_vault(storage, "pw")
+if not opening.exists(storage):
+    opening.create(storage, "pw")
+opened = opening.open_vault(storage, "pw")
 day = len(opened.snapshots())
 noise = np.random.default_rng(1).bytes(300_000)
 take(opened, {"a.db": noise + b"%d" % day, "b": b"text " * (9000 + day)}, created=f"{day}")

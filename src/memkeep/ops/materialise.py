@@ -7,7 +7,6 @@ after all files of all parts, so that nothing is ever written through one.
 import os
 import shlex
 import shutil
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from memkeep.errors import DamagedError, StorageError
 from memkeep.events import Events
 from memkeep.model import PartImage, StoredEntry
 from memkeep.ops.entries import check_entries, place
-from memkeep.vault.reader import split_ids
 from memkeep.vault.vault import Vault
 
 Stream = Callable[[StoredEntry], Iterator[bytes]]
@@ -53,7 +51,7 @@ def lay_out(stream: Stream, images: Sequence[PartImage], root: Path, events: Eve
     What the images say of paths has been checked.
     """
     entries = [stored for image in images for stored in image.entries]
-    _refuse_without_room(root, sum(_filled(stored) for stored in entries))
+    _refuse_without_room(root, sum(stored.entry.size for stored in entries))
     places = [(stored, place(root, stored.entry.path)) for stored in entries]
     for stored, path in places:
         if stored.entry.kind == "dir":
@@ -69,14 +67,6 @@ def lay_out(stream: Stream, images: Sequence[PartImage], root: Path, events: Eve
     for stored, path in sorted(folders, key=lambda pair: len(pair[1].parts), reverse=True):
         path.chmod(stored.entry.mode & _FOLDER_MODE)
         os.utime(path, ns=(stored.entry.mtime_ns, stored.entry.mtime_ns))
-
-
-def _filled(stored: StoredEntry) -> int:
-    """Return about how many bytes a file takes on disk: a chunk that it has again and again is a hole of zeros."""
-    if stored.recipe is None or not stored.recipe.ids:  # in a packed file
-        return stored.entry.size
-    lengths = array("I", stored.recipe.lengths)
-    return sum(dict(zip(split_ids(stored.recipe.ids), lengths, strict=True)).values())
 
 
 def _refuse_without_room(root: Path, size: int) -> None:

