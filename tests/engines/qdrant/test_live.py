@@ -63,8 +63,8 @@ def test_each_snapshot_is_one_moment_of_a_collection_that_is_written_to(
     more: dict[str, Any],
     deletes: bool,
 ) -> None:
-    if not deletes:  # the server is never quiet then
-        monkeypatch.setattr(qdrant_freeze, "_PATIENCE", 0.5)
+    # Without deletions the server is never quiet, and need not be; with them a quiet instant is waited for.
+    monkeypatch.setattr(qdrant_freeze, "_PATIENCE", 30 if deletes else 0.5)
     name = client.make(32, **more)
 
     def work(number: int) -> None:
@@ -76,16 +76,24 @@ def test_each_snapshot_is_one_moment_of_a_collection_that_is_written_to(
                 client.delete(name, list(range((number - 10) * BATCH, (number - 9) * BATCH)))
 
     with writing(client, name, work):
-        for attempt in range(3):
+        proven = 0
+        for attempt in range(9):
             scratch = tmp_path / str(attempt)
             with engine.freeze(part(name), tmp_path, scratch) as opened:
                 rows = rows_of(opened)
-                assert opened.findings() == []
+                said = {finding.code for finding in opened.findings()}
             shutil.rmtree(scratch)
+            if said == {"qdrant_optimising"}:  # on a slow machine: then nothing is claimed
+                continue
+            assert said == set()
+            proven += 1
             rounds: dict[int, list[int]] = {}
             for ident, row in rows.items():
                 rounds.setdefault(int(ident) // BATCH, []).append(row["batch"])
             assert all(len(batches) == BATCH and len(set(batches)) == 1 for batches in rounds.values())
+            if proven == 3:
+                return
+    assert proven
 
 
 def test_points_deleted_during_an_optimisation_do_not_come_back(
