@@ -58,7 +58,7 @@ def child(what: str, root: Path) -> float:
         return time.perf_counter() - started if kept else 0.0
     storage = LocalStorage(root / "vault")
     config = layout.decode_config(storage.get(layout.CONFIG))
-    keys = crypto.Keys(crypto.find_master(opening.read_slots(storage)[0], PASSWORD, config.id), config.id)
+    keys = crypto.Keys(crypto.find_master(opening.read_slots(storage)[0], PASSWORD, config.id, storage.url), config.id)
     joined = (root / "asked").read_bytes()
     asked = [joined[at : at + 16] for at in range(0, len(joined), 16)]
     # Modules and the like: that a command imports them is not the index's.
