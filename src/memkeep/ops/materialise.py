@@ -27,6 +27,7 @@ _FOLDER_MODE = 0o3777
 
 _AHEAD = 8 << 20  # bytes
 _HOLE = 4096  # bytes of zeros that need not be written
+_LOOK = 32
 
 
 def materialise(vault: Vault, images: Sequence[PartImage], root: Path, events: Events, *, durable: bool = True) -> None:
@@ -111,7 +112,8 @@ def _write_file(stream: Stream, stored: StoredEntry, path: Path, events: Events,
 
 def _write_all(descriptor: int, data: bytes) -> None:
     """Write bytes; what is nothing but zeros becomes a hole: databases make files far larger than what is in them."""
-    if len(data) >= _HOLE and data.count(0) == len(data):
+    # The first bytes tell almost always, and counting takes longer than writing.
+    if len(data) >= _HOLE and not any(data[:_LOOK]) and data.count(0) == len(data):
         size = os.lseek(descriptor, len(data), os.SEEK_CUR)
         os.ftruncate(descriptor, size)
         return
