@@ -109,3 +109,9 @@ def test_settings_that_stop_and_never_start_are_refused(home: Path, monkeypatch:
     monkeypatch.setenv("MEMKEEP_CONFIG", str(file))
     with pytest.raises(UsageError, match="`stop` and `start`"):
         settings.load()
+
+
+def test_an_estimate_stops_nothing(configured: Callable, tmp_path: Path) -> None:
+    vault = configured()
+    assert vault.estimate("one").added_bytes > 0
+    assert not (tmp_path / "store" / "log").exists()

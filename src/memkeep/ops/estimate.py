@@ -67,7 +67,11 @@ def estimate_backup(
     speed: int | None = None,
     events: Events = SILENT,
 ) -> BackupEstimate:
-    """Do all that a backup does, but for writing to the vault: so what it would add is counted and not guessed."""
+    """Do all that a backup does, but for writing to the vault: so what it would add is counted and not guessed.
+
+    No product is stopped for it.
+    """
+    stores = [msgspec.structs.replace(store, hooks=None) for store in stores]
     rehearsed = RehearsedStorage(vault.storage)
     stage = Vault(rehearsed, vault.config, vault.keys)
     done = backup(stage, stores, unfound=unfound, secrets=secrets, verify=False, events=events)

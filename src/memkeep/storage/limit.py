@@ -4,14 +4,15 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from memkeep import clock
-from memkeep.storage.base import Capabilities, Stat, Storage
+from memkeep.storage.base import Storage
+from memkeep.storage.wrapper import StorageWrapper
 
 PIECE = 1 << 16  # bytes sent at once
 FETCHED = 1 << 20  # bytes asked for at once, or a second's worth where that is more
 CREDIT = 0.1  # seconds for which what was not used can be caught up
 
 
-class LimitedStorage:
+class LimitedStorage(StorageWrapper):
     """Holds the bytes of all threads together under a rate each way (bytes a second; None: no limit).
 
     Uploads are held back piece by piece. That is even for a storage that sends buffers as it is given them (a folder,
@@ -21,16 +22,9 @@ class LimitedStorage:
     """
 
     def __init__(self, beneath: Storage, *, up: int | None, down: int | None) -> None:
-        self._beneath = beneath
+        super().__init__(beneath)
         self._up = _Bucket(up) if up else None
         self._down = _Bucket(down) if down else None
-        self.url = beneath.url
-        self.folder = beneath.folder
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the storage beneath can promise."""
-        return self._beneath.capabilities
 
     def put_new(self, key: str, data: Iterable[bytes | memoryview]) -> int:
         """Create an object, at the rate at which its buffers are let through."""
@@ -45,18 +39,6 @@ class LimitedStorage:
         if self._down is None:
             return self._beneath.get_range(key, offset, length)
         return self._fetch(self._down, key, offset, length)
-
-    def stat(self, key: str) -> Stat:
-        """Say how large an object is."""
-        return self._beneath.stat(key)
-
-    def list(self, prefix: str) -> Iterator[Stat]:
-        """Yield objects by prefix."""
-        return self._beneath.list(prefix)
-
-    def delete(self, key: str) -> None:
-        """Remove an object."""
-        self._beneath.delete(key)
 
     def _fetch(self, bucket: "_Bucket", key: str, offset: int, length: int | None) -> bytes:
         """Return a range, or all from `offset`. Objects never change, so that it may be put together from several."""

@@ -1,7 +1,7 @@
 """A storage whose bytes nobody can remove for a while: Object Lock, set and prolonged by memkeep itself."""
 
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import repeat
@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple, Protocol
 
 from memkeep import clock
 from memkeep.errors import StorageError
-from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Stat, Storage
+from memkeep.storage.base import Capabilities, ObjectExistsError, ObjectMissingError, Storage
 from memkeep.storage.holds import Holds
+from memkeep.storage.wrapper import StorageWrapper
 
 Mode = Literal["GOVERNANCE", "COMPLIANCE"]
 AT_ONCE = 8  # requests
@@ -39,7 +40,7 @@ class Locks(Protocol):
         ...
 
 
-class LockingStorage:
+class LockingStorage(StorageWrapper):
     """Holds each object for `period` from when it was put; what begins with one of the prefixes `free` is not held.
 
     An object is put first and held then, so that a crash in between leaves one that is not: `hold` finds and mends
@@ -50,7 +51,7 @@ class LockingStorage:
     def __init__(
         self, beneath: Storage, locks: Locks, holds: Holds, *, period: timedelta, mode: Mode, free: tuple[str, ...]
     ) -> None:
-        self._beneath = beneath
+        super().__init__(beneath)
         self._locks = locks
         self._holds = holds
         self._mode: Mode = mode
@@ -58,8 +59,6 @@ class LockingStorage:
         self._checked = False
         self._lock = threading.Lock()
         self.period = period
-        self.url = beneath.url
-        self.folder = beneath.folder
 
     @property
     def capabilities(self) -> Capabilities:
@@ -79,26 +78,6 @@ class LockingStorage:
             raise
         self._retain(key)
         return size
-
-    def get(self, key: str) -> bytes:
-        """Return a whole object."""
-        return self._beneath.get(key)
-
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """Return a piece of an object."""
-        return self._beneath.get_range(key, offset, length)
-
-    def stat(self, key: str) -> Stat:
-        """Say how large an object is."""
-        return self._beneath.stat(key)
-
-    def list(self, prefix: str) -> Iterator[Stat]:
-        """Yield objects by prefix."""
-        return self._beneath.list(prefix)
-
-    def delete(self, key: str) -> None:
-        """Remove an object, or hide it as long as it is held."""
-        self._beneath.delete(key)
 
     # -- Holding ------------------------------------------------------------------------------------------------
 
