@@ -115,6 +115,12 @@ class UnsupportedError(MemkeepError):
     code = "unsupported"
 
 
+class FileError(MemkeepError):
+    """A file of records can't be read, or is not what it says."""
+
+    code = "file_unreadable"
+
+
 class StorageError(MemkeepError):
     """The vault's storage refused an operation: disk full, permission, input/output error."""
 
