@@ -1,0 +1,54 @@
+"""The contract of rows: all of what a part's tables hold, out of a moment and into a live part.
+
+A row is a `records.shape.Row`, {column: value}. Columns are named as records name them: those of SQLite, Lance and
+Postgres as they are, the keys of a JSON object in a column of Postgres `payload.<key>`; of a point `id`, the keys of
+its payload, and `vector` or `vector.<name>`; of a note `path`, `text`, `modified`. What a map calls a vector is a
+`records.record.Vector`, NULL is None; text that is no good UTF-8 is decoded with `surrogateescape`.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+from memkeep.engines.merging import Merging, Wanted
+from memkeep.model import Part, TableMap, Value
+from memkeep.records.shape import Row
+
+Rows = Callable[[], Iterator[list[Row]]]
+"""Gives the rows of a table, in batches; may be called more than once."""
+
+
+class Columns(Value, kw_only=True):
+    """What a table takes."""
+
+    names: tuple[str, ...]  # without the keys of free JSON
+    vectors: dict[str, int] = {}  # column -> dimensions, 0 where any will do
+
+
+@runtime_checkable
+class RowReader(Protocol):
+    """An `Opened` whose rows can be read, with their vectors."""
+
+    def rows(self, table: TableMap) -> Iterator[list[Row]]:
+        """Yield the rows of a map's table in batches of at most some megabytes, in the order of the id if it is cheap.
+
+        Needs no `scan` before. Raises `StoreError` for what can't be read.
+        """
+        ...
+
+
+@runtime_checkable
+class RowEngine(Protocol):
+    """An engine whose live parts take rows that come from elsewhere."""
+
+    def columns(self, live: Part, table: str) -> Columns | None:
+        """Return what a live table takes; None when it is not there."""
+        ...
+
+    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> AbstractContextManager[Merging]:
+        """Merge rows, by the tables of the live part's maps, as `MergeEngine.merge` does those of an image.
+
+        A column that a row does not have is left to the table's default when it is inserted, and as it is when the
+        row is updated. Rows are the same when all columns that they have are.
+        """
+        ...
