@@ -6,7 +6,7 @@ its payload, and `vector` or `vector.<name>`; of a note `path`, `text`, `modifie
 `records.record.Vector`, NULL is None; text that is no good UTF-8 is decoded with `surrogateescape`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
