@@ -6,6 +6,7 @@ them by agreement. The calendar is Gregorian all the way.
 """
 
 import re
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from memkeep.model import TimeUnit
@@ -16,24 +17,33 @@ _MILLISECONDS_FROM = 1e11  # the rule of `times.to_iso` for `auto`
 _TEXT = re.compile(
     r"([+-]\d{5,}|-?\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?\s*(Z|z|[+-]\d\d:?\d\d)?"
 )
+_COMMON = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{6})?(\+00:00)?")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CENTURIES = 250_000_000_000_000_000  # microseconds: up to the year 9892
 _LIMIT = 10**16  # seconds: some 300 million years, and what a float tells apart
 
 
 def from_raw(raw: object, unit: TimeUnit) -> str | None:
     """Return a raw value as portable text; None for what is no time. Text without a zone is meant as UTC."""
     if isinstance(raw, str):
-        told = _nanoseconds(raw)
+        if _COMMON.fullmatch(raw) and (quick := _quick(raw)) is not None:
+            return quick
+        told = order(raw)
         return None if told is None else _text(told)
     if isinstance(raw, bool) or not isinstance(raw, int | float) or raw != raw or abs(raw) > _LIMIT * 1000:  # noqa: PLR0124 - NaN
         return None
     milliseconds = unit == "ms" or (unit != "s" and abs(raw) >= _MILLISECONDS_FROM)
+    scale = 1_000 if milliseconds else 1_000_000
+    micros = round(raw * scale)
+    if micros / scale == raw and 0 <= micros < _CENTURIES:
+        return (_EPOCH + timedelta(microseconds=micros)).isoformat()
     exact = Fraction(repr(raw)) if isinstance(raw, float) else Fraction(raw)
     return _text(round(exact * (_BILLION // 1000 if milliseconds else _BILLION)))
 
 
 def to_number(text: str | None, unit: TimeUnit) -> int | float | None:
     """Return portable text as seconds or, for `ms`, milliseconds: a whole number where it is one; None for no time."""
-    told = None if text is None else _nanoseconds(text)
+    told = None if text is None else order(text)
     if told is None:
         return None
     exact = Fraction(told, _BILLION // 1000 if unit == "ms" else _BILLION)
@@ -42,10 +52,11 @@ def to_number(text: str | None, unit: TimeUnit) -> int | float | None:
 
 def to_text(text: str | None, *, like: str) -> str | None:
     """Return portable text spelled as another time is: its separator, its fraction, its zone or none."""
-    told = None if text is None else _nanoseconds(text)
-    if told is None:
+    if text is None:
         return None
-    spelled = _text(told)
+    spelled = from_raw(text, "iso")
+    if spelled is None:
+        return None
     date, _, rest = spelled.partition("T")
     clock = rest.removesuffix("+00:00")
     if "." in like and "." not in clock:
@@ -56,7 +67,8 @@ def to_text(text: str | None, *, like: str) -> str | None:
     return f"{date}{' ' if ' ' in like[:12] else 'T'}{clock}{zone}"
 
 
-def _nanoseconds(text: str) -> int | None:
+def order(text: str) -> int | None:
+    """Return a time as a number that grows with it, nanoseconds from 1970; None for what is no time."""
     found = _TEXT.fullmatch(text.strip())
     if found is None:
         return None
@@ -70,6 +82,15 @@ def _nanoseconds(text: str) -> int | None:
         offset = (int(digits[:2]) * 60 + int(digits[2:])) * 60 * (-1 if zone[0] == "-" else 1)
     seconds = _days(y, mo, d) * _DAY + h * 3600 + mi * 60 + s - offset
     return seconds * _BILLION + int((fraction or "0").ljust(9, "0"))
+
+
+def _quick(raw: str) -> str | None:
+    """Return a time in the usual spelling as portable text, by the standard library; None for what needs more care."""
+    try:
+        moment = datetime.fromisoformat(raw)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
 def _text(nanoseconds: int) -> str:

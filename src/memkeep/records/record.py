@@ -13,7 +13,7 @@ VectorType = Literal["f16", "f32", "f64", "sparse", "multi"]
 Status = Literal["active", "superseded", "archived", "deleted"]
 
 
-class Vector(Value, kw_only=True):
+class Vector(Value, kw_only=True, omit_defaults=True):
     """An embedding: bytes, not numbers, so that nothing is rounded on the way.
 
     `data` is little-endian: the elements as `type` says; of a sparse one the indices as u32 and then as many float32;
@@ -31,7 +31,7 @@ class Vector(Value, kw_only=True):
         return Vector(data=data, dims=len(data) // 4, model=model)
 
 
-class Record(Value, kw_only=True):
+class Record(Value, kw_only=True, omit_defaults=True):
     """One memory. Times are ISO-8601 texts in UTC where the product's value is a time; None where there is none."""
 
     id: str
@@ -66,7 +66,7 @@ class Record(Value, kw_only=True):
     system: str = ""  # the product that it is from
 
 
-class Relationship(Value, kw_only=True):
+class Relationship(Value, kw_only=True, omit_defaults=True):
     """What joins two records."""
 
     source: str  # id of a record

@@ -1,7 +1,7 @@
 """Between a product's rows and portable records, both ways, as a `Shape` says.
 
 A row is {column: value}: None, bool, int, float, str, bytes, lists and dicts as the database gives them, and `Vector`
-for what a map calls a vector. The keys of a JSON object in a column are columns of their own, `payload.user_id`.
+for what a map calls a vector. The keys of a JSON object in a column of Postgres are columns, `payload.user_id`.
 """
 
 import json
@@ -20,9 +20,11 @@ Form = Literal["comma", "json", "list"]
 """How a column spells tags: `a,b`, the text of a JSON list, or a list."""
 
 CARRIED = "memkeep"
-"""The key under which a free-form target keeps what it has no column for."""
+"""The key under which a product that takes any key keeps what it has no field for."""
 
-_NUMBERS = ("importance", "confidence", "heat", "strength")
+_NUMBERS = frozenset({"importance", "confidence", "heat", "strength"})
+_BORNE = frozenset({"id", "text", "collection", "primary", "system", "native", "vectors"})
+_EMPTY: tuple[Any, ...] = (None, (), {}, "")
 
 
 class Shape(Value, kw_only=True):
@@ -33,9 +35,9 @@ class Shape(Value, kw_only=True):
     fields: dict[str, str] = {}  # field of `Record` or `Relationship` -> column; `id` is the map's own
     times: dict[str, TimeUnit] = {}
     forms: dict[str, Form] = {}
-    spread: tuple[str, ...] = ()  # columns that hold the text of a JSON object: their keys are columns
-    free: str | None = None  # "" or "payload.": any key under this prefix is taken by the product; None: no such
-    like: str = "2026-01-02T03:04:05.678901+00:00"  # how the product spells a time as text
+    inner: str | None = None  # a column with the text of a JSON object; fields may lie in it, `metadata.tier`
+    free: str | None = None  # "" or "payload.": the product takes any key under this prefix; None: no such
+    like: str = "2026-01-02T03:04:05+00:00"  # how the product spells a time as text
 
 
 def of_map(map_: TableMap) -> Shape:
@@ -44,179 +46,215 @@ def of_map(map_: TableMap) -> Shape:
     return Shape(fields=known, times={field: unit for field, unit in map_.times.items() if field in known})
 
 
-def decode(row: Row, map_: TableMap, shape: Shape, system: str) -> Portable:
-    """Return the record, or the relationship, that a row is. Nothing of the row is lost: `encode` gives it back."""
-    cells, texts = _spread(row, shape)
-    taken = {map_.id}
-    fields: dict[str, Any] = {}
-    for field, column in shape.fields.items():
-        if column in cells and column not in taken and not isinstance(cells[column], Vector):
-            value = _read(field, cells[column], shape)
+class Mapper:
+    """Turns the rows of one collection into records, and records into its rows."""
+
+    def __init__(self, map_: TableMap, shape: Shape, system: str) -> None:
+        self.map = map_
+        self.shape = shape
+        self._system = system
+        inner = f"{shape.inner}." if shape.inner else None
+        known = Relationship if shape.kind == "relationship" else Record
+        fields = {field: column for field, column in shape.fields.items() if field in known.__struct_fields__}
+        self._fields = {f: c for f, c in fields.items() if c != map_.id and not (inner and c.startswith(inner))}
+        self._inner = {f: c.removeprefix(inner) for f, c in fields.items() if inner and c.startswith(inner)}
+        self._carried = None if shape.free is None else f"{shape.free}{CARRIED}"
+
+    def record(self, row: Row) -> Portable:
+        """Return the record, or the relationship, that a row is. Nothing is lost: `row` gives it back."""
+        cells = dict(row)
+        identity = cells.pop(self.map.id, None)
+        name = _id(identity)
+        native: Row = {} if identity.__class__ is str else {self.map.id: identity}
+        vectors = {
+            _vector_name(column, self.map): cells.pop(column)
+            for column in [column for column, value in row.items() if value.__class__ is Vector]
+        }
+        fields = self._take_fields(cells, native)
+        carried = self._take_carried(cells)
+        common: dict[str, Any] = {"collection": self.map.collection, "system": self._system}
+        made: Portable
+        if self.shape.kind == "relationship" and {"source", "target", "type"} <= fields.keys():
+            made = Relationship(id=name, metadata=cells, native=native, **fields, **common)
+        else:
+            fields = {"text": ""} | {f: v for f, v in fields.items() if f in Record.__struct_fields__}
+            primary = self.map.primary
+            made = Record(id=name, primary=primary, vectors=vectors, metadata=cells, native=native, **fields, **common)
+        return _with_carried(made, carried) if carried else made
+
+    def _take_fields(self, cells: Row, native: Row) -> dict[str, Any]:
+        """Move what are fields out of the cells; where a field alone would not give it back, into `native`."""
+        fields: dict[str, Any] = {}
+        for field, column in self._fields.items():
+            if column not in cells:
+                continue
+            raw = cells.pop(column)
+            value = self._read(field, raw)
             if value is not None:
                 fields[field] = value
-                taken.add(column)
-            elif cells[column] is None:
-                taken.add(column)
-    vectors = {_vector_name(column, map_): value for column, value in cells.items() if isinstance(value, Vector)}
-    rest = {column: value for column, value in cells.items() if column not in taken and not isinstance(value, Vector)}
-    carried = rest.pop(f"{shape.free}{CARRIED}", None) if shape.free is not None else None
-    common: dict[str, Any] = {"collection": map_.collection, "system": system, "metadata": rest}
-    made: Portable
-    if shape.kind == "relationship" and {"source", "target", "type"} <= fields.keys():
-        made = Relationship(id=_id(row.get(map_.id)), **fields, **common)
-    else:
-        made = Record(id=_id(row.get(map_.id)), vectors=vectors, primary=map_.primary, **_whole(fields), **common)
-    native = {
-        column: cells[column]
-        for column in (*taken, *texts)
-        if column in cells or column in row
-        if not _same(_cell_again(made, column, map_, shape), cells.get(column))
-    }
-    native |= {column: text for column, text in texts.items() if _folded(cells, column) != text}
-    return _with_carried(msgspec.structs.replace(made, native=native), carried)
+            if (raw is None and field == "text") or not _same(raw, self._again(field, value)):
+                native[column] = raw
+        inner = self.shape.inner
+        if inner is not None and (held := _object(cells.get(inner))) is not None:
+            if _text(held) != cells[inner]:
+                native[inner] = cells[inner]
+            cells[inner] = held
+            for field, key in self._inner.items():
+                if (value := self._read(field, held.get(key))) is not None:
+                    fields.setdefault(field, value)
+        return fields
 
+    def _again(self, field: str, value: Any) -> Any:
+        return None if value is None else self._write(field, value)
 
-def encode(made: Portable, map_: TableMap, shape: Shape, system: str, columns: Collection[str]) -> Row:
-    """Return the row for a record in a table that has these columns; what came from this system comes back exactly.
+    def row(self, made: Portable, columns: Collection[str]) -> Row:
+        """Return the row for a record in a table that has these columns.
 
-    Columns that nothing is known for are not in it. What has no column is carried where the product takes any key.
-    """
-    row: Row = {map_.id: made.id}
-    column: str | None
-    for field, column in shape.fields.items():
-        value = getattr(made, field, None)
-        if column != map_.id and _fits(column, columns, shape) and value not in (None, ()):
-            row[column] = _write(field, value, shape)
-    if isinstance(made, Record):
-        for name, vector in made.vectors.items():
-            column = _vector_column(name, map_)
-            if column is not None:
-                row[column] = vector
-    if made.system == system:
-        known = {name: value for name, value in made.metadata.items() if _fits(name, columns, shape)}
-        row |= known | {name: value for name, value in made.native.items() if _fits(name, columns, shape)}
-    elif shape.free is not None:
-        row[f"{shape.free}{CARRIED}"] = carried(made, shape)
-    return _fold(row, shape)
+        What came from this product comes back exactly, except where the record was changed since; of another's records
+        what has no column is carried, where the product takes any key. Other columns are not in the row.
+        """
+        ours = made.system == self._system
+        native = made.native if ours else {}
+        row = {n: v for n, v in (made.metadata | native).items() if self._fits(n, columns)} if ours else {}
+        if not ours and self._carried is not None and self.shape.inner is None:
+            row[self._carried] = self.carried(made)
+        raw = native.get(self.map.id)
+        row[self.map.id] = raw if raw is not None and _id(raw) == made.id else made.id
+        for field, column in self._fields.items():
+            value = getattr(made, field, None)
+            if not self._fits(column, columns) or (value in (None, ()) and column not in native):
+                continue
+            if column not in native or self._read(field, native[column]) != (value or None):
+                row[column] = None if value is None else self._write(field, value)
+        if (inner := self.shape.inner) is not None and inner in columns:
+            row[inner] = self._inner_text(made, row.get(inner), native.get(inner), ours=ours)
+        if isinstance(made, Record):
+            for name, vector in made.vectors.items():
+                if (into := _vector_column(name, self.map)) is not None:
+                    row[into] = vector
+        return {name: value for name, value in row.items() if name not in self._absent(row, ours=ours)}
 
+    def carried(self, made: Portable) -> dict[str, Any]:
+        """Return what a product without a field for it must carry so that the way back loses nothing; plain JSON."""
+        left: dict[str, Any] = {
+            field: to_plain(value)
+            for field, value in _said(made).items()
+            if field not in {"id", "text", "vectors", *self.shape.fields} and value not in _EMPTY
+        }
+        models = {name: one.model for name, one in _vectors(made).items() if one.model}
+        return left | ({"models": models} if models else {})
 
-def carried(made: Portable, shape: Shape) -> dict[str, Any]:
-    """Return what a product without a field for it must carry so that the way back loses nothing; plain JSON."""
-    left = {
-        field: to_plain(value)
-        for field, value in msgspec.structs.asdict(made).items()
-        if field not in {"id", "vectors", "text", *shape.fields} and value not in (None, (), {}, "")
-    }
-    models = {name: one.model for name, one in made.vectors.items() if one.model} if isinstance(made, Record) else {}
-    return left | ({"models": models} if models else {})
+    def lost(self, made: Portable) -> list[str]:
+        """Return the fields of a record that the product has no place for at all."""
+        gone = [
+            f"vectors.{name}" if name else "vectors" for name in _vectors(made) if not _vector_column(name, self.map)
+        ]
+        if self.shape.free is None:
+            taken = _BORNE | self.shape.fields.keys()
+            gone += [field for field, value in _said(made).items() if field not in taken and value not in _EMPTY]
+        return gone
 
+    def _inner_text(self, made: Portable, said: Any, native: Any, *, ours: bool) -> Any:
+        """Return the text of the JSON object; the product's own while it still says what the record says."""
+        before = made.metadata.get(self.shape.inner or "") if ours else {}
+        if not isinstance(before, dict) and not any(getattr(made, field, None) for field in self._inner):
+            return said
+        held = dict(before) if isinstance(before, dict) else {}
+        for field, key in self._inner.items():
+            value = getattr(made, field, None)
+            if self._read(field, held.get(key)) != (value or None):
+                held[key] = None if value is None else self._write(field, value)
+        if not ours and self._carried is not None:
+            held[CARRIED] = self.carried(made)
+        return native if isinstance(native, str) and _object(native) == held else _text(held)
 
-def lost(made: Portable, shape: Shape, map_: TableMap) -> list[str]:
-    """Return the fields of a record that the target has no place for at all."""
-    kept = {"id", "text", "collection", "primary", "system", "native", "vectors", *shape.fields}
-    if shape.free is not None:
-        return []
-    said = msgspec.structs.asdict(made)
-    gone = [field for field, value in said.items() if field not in kept and value not in (None, (), {}, "")]
-    if isinstance(made, Record):
-        gone += [f"vectors.{name}" if name else "vectors" for name in made.vectors if not _vector_column(name, map_)]
-    return gone
+    def _take_carried(self, cells: Row) -> Any:
+        if self._carried is None:
+            return None
+        if self.shape.inner is not None:
+            held = cells.get(self.shape.inner)
+            return held.pop(CARRIED, None) if isinstance(held, dict) else None
+        return cells.pop(self._carried, None)
+
+    def _absent(self, row: Row, *, ours: bool) -> Collection[str]:
+        """Return the columns that say nothing: NULL is what a new row has there anyway."""
+        return () if ours else [name for name, value in row.items() if value is None]
+
+    def _fits(self, column: str, columns: Collection[str]) -> bool:
+        return column in columns or (
+            self.shape.free is not None and self.shape.inner is None and column.startswith(self.shape.free)
+        )
+
+    def _read(self, field: str, raw: Any) -> Any:
+        """Return a raw value as a field's; None when it is no such thing."""
+        if raw is None:
+            return None
+        if field in self.shape.times:
+            return moments.from_raw(raw, self.shape.times[field])
+        if field == "tags":
+            return _tags(raw, self.shape.forms.get(field, "json"))
+        kind = raw.__class__
+        if field in _NUMBERS:
+            return raw if kind is float or kind is int else None
+        if field == "access_count":
+            return raw if kind is int else None
+        return raw if kind is str else str(raw) if kind is int else None
+
+    def _write(self, field: str, value: Any) -> Any:
+        unit = self.shape.times.get(field)
+        if unit == "iso":
+            return moments.to_text(value, like=self.shape.like) or value
+        if unit is not None:
+            return moments.to_number(value, "s" if unit == "auto" else unit)
+        if field == "tags":
+            form = self.shape.forms.get(field, "json")
+            if form == "json":
+                return json.dumps(list(value), ensure_ascii=False)
+            return ",".join(value) if form == "comma" else list(value)
+        return value
 
 
 def _with_carried(made: Portable, said: Any) -> Portable:
     """Put back what another product carried for this record."""
     if not isinstance(said, dict) or not isinstance(said.get("system"), str):
         return made
-    known = {name: from_plain(value) for name, value in said.items() if name in type(made).__struct_fields__}
+    try:
+        known = {name: from_plain(value) for name, value in said.items() if name in made.__struct_fields__}
+    except ValueError:
+        return made
     if "tags" in known:
         known["tags"] = tuple(known["tags"])
-    if isinstance(made, Record):
-        models = said.get("models") or {}
-        known["vectors"] = {
-            name: msgspec.structs.replace(one, model=one.model or models.get(name))
-            for name, one in made.vectors.items()
-        }
-    return msgspec.structs.replace(made, **{"native": {}, "metadata": {}} | known)
+    if isinstance(made, Record) and (models := said.get("models")):
+        known["vectors"] = {n: msgspec.structs.replace(v, model=models.get(n)) for n, v in made.vectors.items()}
+    return msgspec.structs.replace(made, **({"native": {}, "metadata": {}} | known))
 
 
-def _whole(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a record, of which a text is one whatever the row has."""
-    names = Record.__struct_fields__
-    return {"text": ""} | {field: value for field, value in fields.items() if field in names}
+def _said(made: Portable) -> dict[str, Any]:
+    return msgspec.structs.asdict(made)
 
 
-def _spread(row: Row, shape: Shape) -> tuple[Row, dict[str, str]]:
-    """Return the row with the keys of its JSON texts as columns, and those texts."""
-    cells, texts = dict(row), dict[str, str]()
-    for column in shape.spread:
-        said = cells.get(column)
-        try:
-            held = json.loads(said) if isinstance(said, str) else None
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(held, dict):
-            texts[column] = cells.pop(column)
-            cells |= {f"{column}.{key}": value for key, value in held.items()}
-    return cells, texts
-
-
-def _fold(row: Row, shape: Shape) -> Row:
-    """Undo `_spread`; a text that `native` has as it was wins."""
-    for column in shape.spread:
-        keys = {name for name in row if name.startswith(f"{column}.")}
-        if keys and not isinstance(row.get(column), str):
-            row[column] = _folded(row, column)
-        row = {name: value for name, value in row.items() if name not in keys}
-    return row
-
-
-def _folded(cells: Row, column: str) -> str:
-    """Return the JSON text of a column as JavaScript spells it."""
-    held = {name.removeprefix(f"{column}."): item for name, item in cells.items() if name.startswith(f"{column}.")}
-    return json.dumps(to_plain(held), ensure_ascii=False, separators=(",", ":"))
-
-
-def _cell_again(made: Portable, column: str, map_: TableMap, shape: Shape) -> Any:
-    if column == map_.id:
-        return made.id
-    field = next((field for field, name in shape.fields.items() if name == column), "")
-    value = getattr(made, field, None)
-    return None if value is None else _write(field, value, shape)
+def _vectors(made: Portable) -> dict[str, Vector]:
+    return made.vectors if isinstance(made, Record) else {}
 
 
 def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and one == other
+    return one.__class__ is other.__class__ and one == other
 
 
-def _read(field: str, raw: Any, shape: Shape) -> Any:
-    """Return a raw value as a field's; None when it is no such thing."""
-    if raw is None:
+def _object(said: Any) -> dict[str, Any] | None:
+    """Return the JSON object that a text is; None when it is none."""
+    if not isinstance(said, str):
         return None
-    if field in shape.times or field.endswith("_at"):
-        return moments.from_raw(raw, shape.times.get(field, "auto"))
-    if field == "tags":
-        return _tags(raw, shape.forms.get(field, "json"))
-    if field in _NUMBERS:
-        return raw if isinstance(raw, int | float) and not isinstance(raw, bool) else None
-    if field == "access_count":
-        return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
-    return raw if isinstance(raw, str) else str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else None
+    try:
+        held = json.loads(said)
+    except (ValueError, RecursionError):
+        return None
+    return held if isinstance(held, dict) else None
 
 
-def _write(field: str, value: Any, shape: Shape) -> Any:
-    if field in shape.times or field.endswith("_at"):
-        unit = shape.times.get(field, "iso")
-        if unit == "iso":
-            return moments.to_text(value, like=shape.like) or value
-        return moments.to_number(value, "s" if unit == "auto" else unit)
-    if field == "tags":
-        form = shape.forms.get(field, "json")
-        return ",".join(value) if form == "comma" else list(value) if form == "list" else _json_list(value)
-    return value
-
-
-def _json_list(tags: Collection[str]) -> str:
-    return json.dumps(list(tags), ensure_ascii=False)
+def _text(held: dict[str, Any]) -> str:
+    """Return JSON text as JavaScript spells it."""
+    return json.dumps(to_plain(held), ensure_ascii=False, separators=(",", ":"))
 
 
 def _tags(raw: Any, form: Form) -> tuple[str, ...] | None:
@@ -228,12 +266,6 @@ def _tags(raw: Any, form: Form) -> tuple[str, ...] | None:
         except (ValueError, RecursionError):
             return None
     return tuple(raw) if isinstance(raw, list) and all(isinstance(one, str) for one in raw) else None
-
-
-def _fits(column: str, columns: Collection[str], shape: Shape) -> bool:
-    if column in columns or any(column.startswith(f"{each}.") and each in columns for each in shape.spread):
-        return True
-    return shape.free is not None and column.startswith(shape.free)
 
 
 def _vector_name(column: str, map_: TableMap) -> str:
@@ -250,4 +282,4 @@ def _vector_column(name: str, map_: TableMap) -> str | None:
 
 
 def _id(raw: Any) -> str:
-    return raw.hex() if isinstance(raw, bytes) else str(raw)
+    return raw if raw.__class__ is str else raw.hex() if isinstance(raw, bytes) else str(raw)

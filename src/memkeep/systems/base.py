@@ -3,11 +3,13 @@
 A system is a module; adding one is that module and its name in `detect.SYSTEMS`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from memkeep.model import Finding, Store, Value
+from memkeep.model import Finding, Store, TableMap, Value
+from memkeep.records.record import Record
+from memkeep.records.shape import Row, Shape
 from memkeep.systems.look import Look
 
 
@@ -66,6 +68,26 @@ class Side(Value):
 
 Sides = Mapping[str, Side]
 """The collections of a snapshot, by name. Each may be read once."""
+
+
+Known = Mapping[str, Sequence[Row]]
+"""The rows of the collections that a `ShapedSystem` asked for, by the collection's name."""
+Refine = Callable[[Record], Record]
+
+
+class ShapedSystem(System, Protocol):
+    """A product that knows more of its records than its maps say."""
+
+    lookups: tuple[str, ...]
+    """Small collections that tell something of the records: the names of users."""
+
+    def shape(self, map_: TableMap) -> Shape:
+        """Return how the rows of one of its maps are portable records."""
+        ...
+
+    def refine(self, known: Known) -> Refine:
+        """Return what completes a record by what several columns, or other rows, say of it."""
+        ...
 
 
 class LostId(Value):

@@ -6,7 +6,11 @@ Integers are epoch seconds, in old rows milliseconds (its own rule is that above
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from memkeep.model import TableMap, TimeUnit
+from memkeep.records.record import Record
+from memkeep.records.shape import Shape
 from memkeep.systems.maps import table_map
 from memkeep.systems.marks import is_hybrid_facts
 
@@ -85,3 +89,45 @@ def lance_maps(table: str, columns: Iterable[str]) -> list[TableMap]:
         primary=False,
     )
     return [found] if found else []
+
+
+_FACT = {
+    "confidence": "confidence",
+    "summary": "summary",
+    "access_count": "recall_count",
+    "last_accessed_at": "last_accessed",
+    "valid_from": "valid_from",
+    "valid_until": "valid_until",
+    "expires_at": "expires_at",
+    "superseded_by": "superseded_by",
+    "supersedes": "supersedes_id",
+}
+_JOINS = {"memory_links": ("source_fact_id", "target_fact_id", "link_type")}
+
+
+def shape(map_: TableMap) -> Shape:
+    """Return how the rows of a table are records. New rows have epoch seconds; tags are joined by commas."""
+    fields, times = dict(map_.fields), dict(map_.times)
+    if map_.collection == "facts":
+        fields |= _FACT
+        times |= dict.fromkeys(("last_accessed_at", "valid_from", "valid_until", "expires_at"), "auto")
+    if map_.collection in _JOINS:
+        source, target, type_ = _JOINS[map_.collection]
+        fields = {"source": source, "target": target, "type": type_, "strength": "strength", "created_at": "created_at"}
+        return Shape(kind="relationship", fields=fields, times={"created_at": "auto"})
+    if map_.collection.startswith("lance_"):
+        of = "fact_aliases" if map_.fields.get("text") == "aliasText" else "facts"
+        return Shape(kind="vectors", of=of, fields=fields, times=times)
+    return Shape(fields=fields, times=times, forms={"tags": "comma"})
+
+
+def refined(record: Record) -> Record:
+    """Return a fact with whose it is and whether another has taken its place: two columns say that together."""
+    said = record.metadata
+    owner = said.get("scope_target")
+    changes: dict[str, str] = {}
+    if record.scope in {"user", "agent", "session"} and isinstance(owner, str):
+        changes[record.scope] = owner
+    if record.collection == "facts":
+        changes["status"] = "active" if said.get("superseded_at") is None else "superseded"
+    return msgspec.structs.replace(record, **changes) if changes else record

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from memkeep.model import Finding, Part, Role, Severity, Store, TableMap, TimeUnit, is_url
+from memkeep.records.shape import Shape
 from memkeep.systems import compose, marks, openclaw_json, openmemory_servers, qdrant_folder, servers
-from memkeep.systems.base import Places
+from memkeep.systems.base import Known, Places, Refine
 from memkeep.systems.gather import Choose, Item, Leave, gather
 from memkeep.systems.look import Look
 from memkeep.systems.maps import recognised, table_map
@@ -298,3 +299,33 @@ def _in_memory(folder: Path, inside: str, mapped: Collection[str]) -> Iterator[F
             message=f"on_disk is false for {', '.join(off)}: mem0 before March 2026 removes the folder at its start",
             mend='set "on_disk": true in the settings of the vector store, or keep mem0 up to date',
         )
+
+
+lookups: tuple[str, ...] = ()
+_KEYS = {"text": "data", "user": "user_id", "agent": "agent_id", "session": "run_id", "expires_at": "expiration_date"}
+
+
+def shape(map_: TableMap) -> Shape:
+    """Return how points, rows of pgvector and the SQLite of TypeScript are records: the payload takes any key."""
+    text = map_.fields.get("text", "")
+    times: dict[str, TimeUnit] = {"created_at": "iso", "updated_at": "iso", "expires_at": "iso"}
+    if map_.table == "vectors":
+        keys = _KEYS | {"created_at": "createdAt", "updated_at": "updatedAt"}
+        fields = {field: f"payload.{key}" for field, key in keys.items()}
+        return Shape(fields=fields, times=times, inner="payload", free="payload.", like=_LIKE_TS)
+    if not map_.primary or not text.endswith("data"):
+        return Shape(fields=map_.fields, times=map_.times)
+    before = text.removesuffix("data")
+    typescript = map_.fields.get("created_at", "").endswith("createdAt")
+    keys = _KEYS | {field: map_.fields[field].removeprefix(before) for field in ("created_at", "updated_at")}
+    fields = {field: before + key for field, key in keys.items()}
+    return Shape(fields=fields, times=times, free=before, like=_LIKE_TS if typescript else _LIKE)
+
+
+def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature
+    """Return a record as it is: its payload says all."""
+    return lambda record: record
+
+
+_LIKE = "2026-01-02T03:04:05+00:00"
+_LIKE_TS = "2026-01-02T03:04:05.678Z"

@@ -5,8 +5,9 @@ Times are naive UTC ISO text; embeddings are raw float32. What its own export wr
 
 from pathlib import Path
 
-from memkeep.model import Part, Role, Store
-from memkeep.systems.base import Places
+from memkeep.model import Part, Role, Store, TableMap
+from memkeep.records.shape import Shape
+from memkeep.systems.base import Known, Places, Refine
 from memkeep.systems.look import Look
 from memkeep.systems.maps import table_map
 from memkeep.systems.marks import OC_MEMORY, is_oc_memory
@@ -76,3 +77,19 @@ def default_paths(places: Places) -> list[Path]:
     if given:
         return [Path(given.replace("~", str(places.home), 1) if given.startswith("~/") else given)]
     return list(dict.fromkeys((places.home / ".openclaw" / "memory.db", places.state_dir / "memory.db")))
+
+
+lookups: tuple[str, ...] = ()
+
+
+def shape(map_: TableMap) -> Shape:
+    """Return how cells and scenes are records; a time has a fraction unless that is zero."""
+    known = dict(map_.fields)
+    if map_.collection == "cells":
+        known |= {"access_count": "access_count"}
+    return Shape(fields=known, times=map_.times, like="2026-01-02T03:04:05")
+
+
+def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature
+    """Return a record as it is: each column says one thing."""
+    return lambda record: record

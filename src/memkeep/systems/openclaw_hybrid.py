@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memkeep.model import Finding, Part, Role, Severity, Store, TableMap
-from memkeep.systems import marks, openclaw_json
-from memkeep.systems.base import OpenClaw, Places
+from memkeep.records.shape import Shape
+from memkeep.systems import hybrid_maps, marks, openclaw_json
+from memkeep.systems.base import Known, OpenClaw, Places, Refine
 from memkeep.systems.gather import Choose, Gathered, Item, Leave, Maps, gather
-from memkeep.systems.hybrid_maps import lance_maps, sqlite_maps
 from memkeep.systems.look import Look
 from memkeep.systems.maps import dims
 
@@ -141,16 +141,16 @@ def _lance_role(look: Look, table: Path) -> Role:
 
 
 def _maps(look: Look, facts: Path) -> Maps:
-    first = sqlite_maps(look.columns(facts))
+    first = hybrid_maps.sqlite_maps(look.columns(facts))
     used = {each.collection for each in first}
 
     def maps(item: Item) -> tuple[TableMap, ...]:
         if item.path == facts:
             return tuple(first)
         if item.kind == "database":
-            found = sqlite_maps(look.columns(item.path))
+            found = hybrid_maps.sqlite_maps(look.columns(item.path))
         elif item.kind == "table" and (seen := look.lance(item.path)):
-            found = lance_maps(item.path.stem, seen.columns)
+            found = hybrid_maps.lance_maps(item.path.stem, seen.columns)
         else:
             found = []
         fresh = [each for each in found if each.collection not in used]  # a copy of a database is no second memory
@@ -249,3 +249,16 @@ def _plain_credentials(look: Look, parts: list[Part]) -> list[Finding]:
                 )
             )
     return found
+
+
+lookups: tuple[str, ...] = ()
+
+
+def shape(map_: TableMap) -> Shape:
+    """Return how the rows of one of its tables are records."""
+    return hybrid_maps.shape(map_)
+
+
+def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature
+    """Return what completes a fact."""
+    return hybrid_maps.refined

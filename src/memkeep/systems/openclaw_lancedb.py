@@ -9,9 +9,13 @@ is epoch milliseconds; pro's `timestamp` too, in old rows seconds. No model's na
 from pathlib import Path
 from typing import Any
 
-from memkeep.model import Role, Store, TableMap
+import msgspec
+
+from memkeep.model import Role, Store, TableMap, TimeUnit
+from memkeep.records.record import Record
+from memkeep.records.shape import Shape
 from memkeep.systems import marks, openclaw_hybrid, openclaw_json
-from memkeep.systems.base import OpenClaw, Places
+from memkeep.systems.base import Known, OpenClaw, Places, Refine
 from memkeep.systems.gather import Choose, Item, Leave, gather
 from memkeep.systems.look import Look
 from memkeep.systems.maps import dims, recognised, table_map
@@ -117,3 +121,41 @@ def _configured(path: Path, places: Places) -> tuple[dict[str, Any], dict[str, s
                 version = openclaw_json.plugin_version(config, plugin)
                 return openclaw_json.embedding(settings), {plugin: version} if version else {}
     return {}, {}
+
+
+lookups: tuple[str, ...] = ()
+_PRO = {
+    "access_count": "access_count",
+    "confidence": "confidence",
+    "last_accessed_at": "last_accessed_at",
+    "valid_from": "valid_from",
+    "valid_until": "valid_until",
+    "status": "state",
+    "source": "source",
+    "session": "source_session",
+    "summary": "l0_abstract",
+    "supersedes": "supersedes",
+    "superseded_by": "superseded_by",
+}
+_PRO_TIMES = ("last_accessed_at", "valid_from", "valid_until")
+
+
+def shape(map_: TableMap) -> Shape:
+    """Return how memories are records; pro keeps much of what it knows in the JSON text `metadata`."""
+    if "timestamp" not in map_.fields.values():
+        return Shape(fields=map_.fields, times=map_.times)
+    times: dict[str, TimeUnit] = {**map_.times, "created_at": "ms", **dict.fromkeys(_PRO_TIMES, "ms")}
+    fields = map_.fields | {field: f"metadata.{key}" for field, key in _PRO.items()}
+    return Shape(fields=fields, times=times, inner="metadata", free="metadata.")
+
+
+def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature
+    """Return what tells whose a memory is by its scope: `agent:main`, `user:anna`."""
+    return _refined
+
+
+def _refined(record: Record) -> Record:
+    kind, mark, owner = (record.scope or "").partition(":")
+    if mark and owner and kind in {"user", "agent"}:
+        return msgspec.structs.replace(record, **{kind: owner})
+    return record

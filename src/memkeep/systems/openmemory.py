@@ -15,17 +15,19 @@ import msgspec
 from memkeep.engines.files_walk import ENV_REASON, is_dotenv
 from memkeep.errors import StoreError
 from memkeep.model import Finding, Omission, Part, Role, Severity, Store, TableMap, is_url
+from memkeep.records.shape import Shape
 from memkeep.systems import (
     compose,
     marks,
     mem0,
     openclaw_json,
     openmemory_drift,
+    openmemory_records,
     openmemory_servers,
     qdrant_folder,
     servers,
 )
-from memkeep.systems.base import LostId, Places, Sides
+from memkeep.systems.base import Known, LostId, Places, Refine, Sides
 from memkeep.systems.gather import OWN_REASON
 from memkeep.systems.look import OWN_PREFIX, Look, is_sidecar
 from memkeep.systems.openmemory_maps import CONFIGS, MEMORIES, POINTS, point_map, table_maps
@@ -266,3 +268,16 @@ def _dims(look: Look, part: Part) -> dict[str, int]:
         return servers.dims(look, part)
     except StoreError:
         return {}  # told as a finding already
+
+
+lookups: tuple[str, ...] = openmemory_records.LOOKUPS
+
+
+def shape(map_: TableMap) -> Shape:
+    """Return how the rows of a table, or the points, are records."""
+    return openmemory_records.shape(map_)
+
+
+def refine(known: Known) -> Refine:
+    """Return what completes a memory by what the other tables say."""
+    return openmemory_records.refine(known)

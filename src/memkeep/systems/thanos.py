@@ -14,9 +14,10 @@ from pathlib import Path
 import msgspec
 
 from memkeep.errors import StoreError
-from memkeep.model import Finding, Part, Role, Severity, Store, TableMap, is_url
+from memkeep.model import Finding, Part, Role, Severity, Store, TableMap, TimeUnit, is_url
+from memkeep.records.shape import Shape
 from memkeep.systems import servers
-from memkeep.systems.base import Places
+from memkeep.systems.base import Known, Places, Refine
 from memkeep.systems.look import Look
 from memkeep.systems.maps import table_map
 
@@ -199,3 +200,38 @@ def _count(look: Look, parts: list[Part]) -> int | None:
 def _fingerprint(look: Look, parts: list[Part]) -> dict[str, object]:
     sizes = [servers.dims(look, part) for part in parts if part.maps]
     return {"embedding": sizes[0]} if sizes and sizes[0] else {}
+
+
+lookups: tuple[str, ...] = ()
+_KEYS = {
+    "text": "data",
+    "scope": "client",
+    "user": "user_id",
+    "source": "source",
+    "category": "category",
+    "heat": "heat",
+    "importance": "importance",
+    "access_count": "access_count",
+    "last_accessed_at": "last_accessed",
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+}
+
+
+def shape(map_: TableMap) -> Shape:
+    """Return how memories and relationships are records; all of a memory is in its payload, which takes any key."""
+    if map_.collection == "relationships":
+        fields = {"source": "source_id", "target": "target_id", "type": "rel_type", "strength": "strength"}
+        times: dict[str, TimeUnit] = {"created_at": "iso", "updated_at": "iso"}
+        fields |= {"created_at": "created_at", "updated_at": "updated_at"}
+        return Shape(kind="relationship", fields=fields, times=times, inner="metadata", like="2026-01-02T03:04:05")
+    if not map_.primary:
+        return Shape(fields=map_.fields, times=map_.times)
+    fields = {field: f"payload.{key}" for field, key in _KEYS.items()}
+    times = dict.fromkeys(("created_at", "updated_at", "last_accessed_at"), "iso")
+    return Shape(fields=fields, times=times, free="payload.")
+
+
+def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature
+    """Return a record as it is: its payload says all."""
+    return lambda record: record

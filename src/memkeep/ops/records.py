@@ -1,0 +1,281 @@
+"""The records of a snapshot or of a live store, in portable form and in order, with what joins them.
+
+All rows are read once, at one moment, and wait on disk: a product keeps a memory's text in one place and its vector in
+another, and rows in an order that changes from day to day.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import msgspec
+
+from memkeep.clock import now
+from memkeep.config import Config
+from memkeep.engines.base import Opened
+from memkeep.engines.catalog import engine
+from memkeep.engines.merging import plain_id
+from memkeep.engines.rows import RowReader
+from memkeep.errors import UsageError
+from memkeep.events import SILENT, Events
+from memkeep.model import Part, Snapshot, Store, Value, is_url
+from memkeep.ops import sides
+from memkeep.ops.discover import discover
+from memkeep.ops.freeze import freeze
+from memkeep.ops.materialise import materialise
+from memkeep.ops.scratch import scratch
+from memkeep.records import moments
+from memkeep.records.formats.base import About
+from memkeep.records.record import Record, Relationship
+from memkeep.records.shape import Mapper, Row
+from memkeep.records.spool import Names, Shelf, Spool
+from memkeep.systems import shapes
+from memkeep.systems.base import Refine
+from memkeep.vault.vault import Vault
+
+
+class Filters(Value, kw_only=True):
+    """Which records are wanted."""
+
+    user: str | None = None
+    scope: str | None = None
+    since: str | None = None  # made or changed at or after this time
+    vectors: bool = True
+
+
+ALL = Filters()
+
+
+class _Table(NamedTuple):
+    """One collection of an opened part."""
+
+    opened: Opened
+    mapper: Mapper
+
+
+class RecordSource:
+    """Records that wait on disk; a `records.formats.base.Source`."""
+
+    def __init__(self, about: About, folder: Path, filters: Filters) -> None:
+        """Begin with nothing."""
+        self._about = about
+        self._filters = filters
+        self._records = Spool(folder)
+        self._relationships = Spool(folder)
+        self._shelves: dict[str, Shelf] = {}  # by the collection that the vectors belong to
+        self._folder = folder
+        self._names = Names()
+        self._since = None if filters.since is None else _since(filters.since)
+        self._model = _model(about.fingerprint)
+
+    @property
+    def about(self) -> About:
+        """Where the records are from, and how many there are."""
+        return self._about
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records, memories first, each collection in the order of its ids."""
+        for made in self._records:
+            assert isinstance(made, Record)  # noqa: S101 - nothing else was put in
+            yield self._whole(made)
+
+    def relationships(self) -> Iterator[Relationship]:
+        """Yield what joins them, in the order of source, target and type."""
+        for made in self._relationships:
+            assert isinstance(made, Relationship)  # noqa: S101 - nothing else was put in
+            yield made
+
+    def take(self, tables: Sequence[_Table], refine: Refine, omitted: Sequence[str]) -> None:
+        """Read the rows of all collections, those that join others last."""
+        left = list(omitted)
+        for table in sorted(tables, key=lambda one: one.mapper.shape.kind == "relationship"):
+            for batch in _rows(table):
+                for row in batch:
+                    self._take_row(table.mapper, row, refine)
+        for of, shelf in self._shelves.items():
+            if self._filters == msgspec.structs.replace(ALL, vectors=self._filters.vectors) and (
+                strangers := shelf.strangers(self._names)
+            ):
+                left.append(f"{strangers:,} vectors belong to none of the {of}")
+        self._about = msgspec.structs.replace(
+            self._about, records=len(self._records), relationships=len(self._relationships), omitted=tuple(left)
+        )
+
+    def close(self) -> None:
+        """Let go of what waits."""
+        self._records.close()
+        self._relationships.close()
+        for shelf in self._shelves.values():
+            shelf.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take_row(self, mapper: Mapper, row: Row, refine: Refine) -> None:
+        made = mapper.record(row)
+        if mapper.shape.kind == "vectors":
+            if self._filters.vectors and isinstance(made, Record) and made.vectors:
+                shelf = self._shelves.get(mapper.shape.of)
+                if shelf is None:
+                    shelf = self._shelves[mapper.shape.of] = Shelf(self._folder)
+                shelf.add(plain_id(made.id), made.vectors)
+        elif isinstance(made, Relationship):
+            if self._filters.user is None and self._filters.scope is None and self._since is None:
+                wanted = True
+            else:
+                wanted = plain_id(made.source) in self._names or plain_id(made.target) in self._names
+            if wanted:
+                self._relationships.add("\0".join((made.source, made.target, made.type, made.id or "")), made)
+        else:
+            made = refine(made)
+            if self._is_wanted(made):
+                self._names.add(plain_id(made.id))
+                if not self._filters.vectors:
+                    made = msgspec.structs.replace(made, vectors={})
+                self._records.add(f"{'' if made.primary else '~'}\0{made.collection}\0{made.id}", made)
+
+    def _is_wanted(self, made: Record) -> bool:
+        filters = self._filters
+        if filters.user is not None and filters.user != made.user:
+            return False
+        if filters.scope is not None and filters.scope != made.scope:
+            return False
+        if self._since is None:
+            return True
+        times = [moments.order(text) for text in (made.updated_at, made.created_at) if text is not None]
+        return any(time is not None and time >= self._since for time in times)
+
+    def _whole(self, made: Record) -> Record:
+        """Return a record with the vectors that lie elsewhere, and the name of the model where the store says it."""
+        vectors = made.vectors
+        if not vectors and (shelf := self._shelves.get(made.collection)) is not None:
+            vectors = shelf.find(plain_id(made.id))
+        if self._model is not None and vectors:
+            vectors = {
+                name: msgspec.structs.replace(one, model=self._model) if one.model is None else one
+                for name, one in vectors.items()
+            }
+        return made if vectors is made.vectors else msgspec.structs.replace(made, vectors=vectors)
+
+
+@contextmanager
+def of(
+    vault: Vault | None,
+    name: str,
+    *,
+    config: Config | None = None,
+    filters: Filters = ALL,
+    events: Events = SILENT,
+) -> Iterator[RecordSource]:
+    """Open the records of a snapshot (its name, `latest`) or of a live store (path, URL, name in the settings).
+
+    Raises `StoreError`, `DamagedError`, and `UsageError` when a path holds several stores.
+    """
+    if is_live(name, config):
+        with of_store(store_at(name, config), filters=filters, events=events) as source:
+            yield source
+        return
+    if vault is None:
+        raise UsageError(f"{name} is no path: a snapshot needs its vault", hint="memkeep snapshots --vault VAULT")
+    with of_snapshot(vault, vault.resolve(name), filters=filters, events=events) as source:
+        yield source
+
+
+def is_live(name: str, config: Config | None = None) -> bool:
+    """Say whether a name is that of a live store."""
+    return sides.is_live(name, config.stores if config is not None else {}) or is_url(name)
+
+
+def store_at(name: str, config: Config | None = None) -> Store:
+    """Return the one store that a path, a URL or a name in the settings stands for."""
+    return sides.one_store(discover([name], config), name, None)
+
+
+@contextmanager
+def of_store(store: Store, *, filters: Filters = ALL, events: Events = SILENT) -> Iterator[RecordSource]:
+    """Open the records of a live store at this moment; it is only read."""
+    parts = [part for part in store.parts if part.maps]
+    about = About(
+        system=store.system,
+        path=store.path,
+        taken=now().isoformat(),
+        fingerprint=store.fingerprint,
+        filters=_said(filters),
+    )
+    with scratch() as folder:
+        waiting = folder / "records"
+        waiting.mkdir()
+        with RecordSource(about, waiting, filters) as source:
+            events.step(f"reading {store.path}")
+            with freeze(store, parts, folder) as moment:
+                left = [f"{one.part}: {one.reason}" for one in moment.omitted]
+                _read(source, store.system, [(held.part, held.opened) for held in moment.held], left)
+            yield source
+
+
+@contextmanager
+def of_snapshot(
+    vault: Vault, snapshot: Snapshot, *, filters: Filters = ALL, events: Events = SILENT
+) -> Iterator[RecordSource]:
+    """Open the records of a snapshot."""
+    about = About(
+        system=snapshot.system,
+        path=snapshot.path,
+        taken=snapshot.created,
+        snapshot=snapshot.id,
+        fingerprint=snapshot.fingerprint,
+        filters=_said(filters),
+    )
+    images = [image for part in snapshot.parts if (image := vault.image(part)).part.maps]
+    with scratch() as folder, ExitStack() as stack:
+        waiting, root = folder / "records", folder / "image"
+        waiting.mkdir()
+        root.mkdir()
+        source = stack.enter_context(RecordSource(about, waiting, filters))
+        with ExitStack() as parts:
+            events.step(f"reading {snapshot.id[:8]}")
+            materialise(vault, images, root, events, durable=False)
+            opened = [
+                (image.part, parts.enter_context(engine(image.part.engine).open(image.part, root))) for image in images
+            ]
+            _read(source, snapshot.system, opened, [f"{one.part}: {one.reason}" for one in snapshot.omitted])
+        yield source
+
+
+def _read(source: RecordSource, system: str, parts: Sequence[tuple[Part, Opened]], omitted: list[str]) -> None:
+    tables = [_Table(opened, shapes.mapper(system, map_)) for part, opened in parts for map_ in part.maps]
+    wanted = shapes.lookups(system)
+    known: dict[str, list[Row]] = {}
+    for table in tables:
+        if table.mapper.map.collection in wanted:
+            known[table.mapper.map.collection] = [row for batch in _rows(table) for row in batch]
+    source.take(tables, shapes.refine(system, known), omitted)
+
+
+def _rows(table: _Table) -> Iterator[list[Row]]:
+    if isinstance(table.opened, RowReader):
+        yield from table.opened.rows(table.mapper.map)
+
+
+def _said(filters: Filters) -> dict[str, object]:
+    said = msgspec.structs.asdict(filters)
+    return {name: value for name, value in said.items() if value is not None and not (name == "vectors" and value)}
+
+
+def _since(text: str) -> int:
+    order = moments.order(text)
+    if order is None:
+        raise UsageError(f"{text!r} is no time", hint="memkeep export latest --since 2026-11-01 -o DIR")
+    return order
+
+
+def _model(fingerprint: dict[str, object]) -> str | None:
+    said = fingerprint.get("embedding")
+    if not isinstance(said, dict) or not isinstance(said.get("model"), str):
+        return None
+    provider = said.get("provider")
+    return f"{provider}/{said['model']}" if isinstance(provider, str) and provider else str(said["model"])

@@ -1,0 +1,138 @@
+"""Records on disk for a while, so that any number of them is put in order and joined in little memory."""
+
+import os
+import tempfile
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from memkeep.records.record import Portable, Vector
+from memkeep.records.wire import pack, unpack
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DIGEST = 16
+_BUFFER = 1 << 20
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict[str, Vector]).decode
+
+
+class Spool:
+    """Records in a file without a name, given back in the order of their keys, as often as asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=_BUFFER)  # noqa: SIM115 - `close` closes it
+        self._keys: list[str] = []
+        self._starts = array("Q", [0])
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: str, made: Portable) -> None:
+        """Take in a record."""
+        data = pack(made)
+        self._file.write(data)
+        self._keys.append(key)
+        self._starts.append(self._starts[-1] + len(data))
+
+    def __iter__(self) -> Iterator[Portable]:
+        self._file.flush()
+        descriptor, starts = self._file.fileno(), self._starts
+        for number in sorted(range(len(self._keys)), key=self._keys.__getitem__):
+            yield unpack(os.pread(descriptor, starts[number + 1] - starts[number], starts[number]))
+
+    def close(self) -> None:
+        """Let go of all."""
+        self._file.close()
+
+
+class Names:
+    """Names of records, 16 bytes each."""
+
+    def __init__(self) -> None:
+        self._digests = bytearray()
+        self._sorted: Any = None
+
+    def __len__(self) -> int:
+        return len(self._digests) // _DIGEST
+
+    def add(self, name: str) -> None:
+        """Take in a name."""
+        self._digests += _digest(name)
+        self._sorted = None
+
+    def array(self) -> "np.ndarray[Any, np.dtype[np.bytes_]]":
+        """Return the names as they came."""
+        import numpy as np
+
+        return np.frombuffer(bytes(self._digests), f"S{_DIGEST}")
+
+    def __contains__(self, name: str) -> bool:
+        import numpy as np
+
+        if self._sorted is None:
+            self._sorted = np.sort(self.array())
+        wanted = np.frombuffer(_digest(name), f"S{_DIGEST}")[0]
+        at = int(self._sorted.searchsorted(wanted))
+        return at < len(self._sorted) and bool(self._sorted[at] == wanted)
+
+
+class Shelf:
+    """Vectors in a file without a name, found again by what names their record."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=_BUFFER)  # noqa: SIM115 - `close` closes it
+        self._names = Names()
+        self._starts = array("Q", [0])
+        self._index: tuple[Any, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, name: str, vectors: dict[str, Vector]) -> None:
+        """Take in the vectors of a record; of two under one name the later one counts."""
+        data = _encode(vectors)
+        self._file.write(data)
+        self._names.add(name)
+        self._starts.append(self._starts[-1] + len(data))
+        self._index = None
+
+    def find(self, name: str) -> dict[str, Vector]:
+        """Return the vectors of a record; none when there are none."""
+        import numpy as np
+
+        if not len(self):
+            return {}
+        if self._index is None:
+            self._file.flush()
+            names = self._names.array()
+            order = names.argsort(kind="stable")
+            self._index = names[order], order
+        names, order = self._index
+        wanted = np.frombuffer(_digest(name), f"S{_DIGEST}")[0]
+        at = int(names.searchsorted(wanted, side="right")) - 1
+        if at < 0 or names[at] != wanted:
+            return {}
+        number = int(order[at])
+        start, end = self._starts[number], self._starts[number + 1]
+        return _decode(os.pread(self._file.fileno(), end - start, start))
+
+    def strangers(self, known: Names) -> int:
+        """Return how many have a name that is none of the known ones."""
+        import numpy as np
+
+        return int((~np.isin(self._names.array(), known.array())).sum())
+
+    def close(self) -> None:
+        """Let go of all."""
+        self._file.close()
+
+
+def _digest(name: str) -> bytes:
+    from blake3 import blake3
+
+    return blake3(name.encode("utf-8", "surrogatepass")).digest(_DIGEST)
