@@ -9,12 +9,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 from qdrant_client.http import models
 
 from memkeep.engines.qdrant_local import QdrantLocalEngine, QdrantLocalOpened
+from memkeep.engines.rows import RowReader
+from memkeep.errors import StoreError
 from memkeep.model import Part, Role, TableMap
+from memkeep.records.record import Vector
 from memkeep.records.view import rows_by_id
 
 MAP = TableMap(collection="things", table="things", id="id", fields={"text": "data", "scope": "user_id"})
@@ -162,6 +166,48 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.file,)
+
+
+def test_points_are_rows_value_for_value(folder: Path, tmp_path: Path) -> None:
+    with _frozen(folder, tmp_path) as opened:
+        assert isinstance(opened, RowReader)
+        rows = {row["id"]: row for batch in opened.rows(MAP) for row in batch}
+        with pytest.raises(StoreError, match="other"):
+            list(opened.rows(TableMap(collection="other", table="other", id="id")))
+    client = QdrantClient(path=str(folder))
+    points = client.scroll("things", limit=100, with_vectors=True)[0]
+    client.close()
+    assert len(rows) == len(points) == 43
+    for point in points:
+        row = dict(rows[point.id])
+        vectors = {name: row.pop(name) for name in list(row) if isinstance(row[name], Vector)}
+        assert row == {"id": point.id} | (point.payload or {})
+        named = point.vector if isinstance(point.vector, dict) else {"": point.vector}
+        for name, vector in named.items():
+            stored = vectors.pop(f"vector.{name}" if name else "vector")
+            if isinstance(vector, models.SparseVector):
+                assert struct.unpack(f"<{stored.dims}I{stored.dims}f", stored.data) == pytest.approx(
+                    (*vector.indices, *vector.values)
+                )
+            else:
+                assert np.frombuffer(stored.data, "<f4") == pytest.approx(np.asarray(vector, "f4").ravel())
+        assert vectors == {}
+
+
+def test_rows_have_what_json_has_not_and_say_which_could_not_be_read(folder: Path, tmp_path: Path) -> None:
+    odd = {"inf": float("inf"), "blob": b"\x00", "huge": 1 << 70, "half": "\ud800"}
+    _put(folder, (1, _pickled(1, payload=odd)), (2, b"\x80\x04"))
+    found: dict[Any, Any] = {}
+    with _frozen(folder, tmp_path) as opened:
+
+        def read() -> None:
+            for batch in opened.rows(MAP):
+                found.update({row["id"]: row for row in batch})
+
+        with pytest.raises(StoreError, match="1 points of things can't be read: 2: "):
+            read()
+    assert found[1] == {"id": 1} | odd
+    assert len(found) > 40
 
 
 def _put(folder: Path, *rows: tuple[Any, bytes]) -> None:

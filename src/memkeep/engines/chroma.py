@@ -18,7 +18,7 @@ from stat import S_IMODE
 from typing import Any
 
 from memkeep import clock
-from memkeep.engines import chroma_rows, sqlite
+from memkeep.engines import chroma_rows, point_rows, sqlite
 from memkeep.engines.base import ServerTable
 from memkeep.engines.chroma_files import DATABASE, is_segment
 from memkeep.engines.chroma_rows import Collection, Joined, collections
@@ -29,8 +29,9 @@ from memkeep.engines.qdrant_probes import QUESTIONS, Asker
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.engines.sqlite_copy import Stamp, copy_bytes, quiet_stamps, stamps
 from memkeep.errors import StoreError
-from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableState
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
+from memkeep.records.shape import Row
 
 COUNTS = """
 SELECT c.name, c.dimension, d.tenant_id, d.name,
@@ -221,6 +222,15 @@ class ChromaOpened:
             message = f"The collections were not read to their end: {error.message}"
             self._find("chroma_unreadable", Severity.ERROR, message)
         self._baseline = Baseline(tables=states, probes=tuple(answers), facts=facts)
+
+    def rows(self, table: TableMap) -> Iterator[list[Row]]:
+        """Yield the records of a collection. Raises `StoreError`."""
+        for collection in collections(self._held.rows):
+            if collection.name == table.table:
+                for points in Joined(self._held.rows, collection, self._files).records():
+                    yield list(map(point_rows.to_row, points))
+                return
+        raise StoreError(f"there is no collection {table.table} in {self._part.name}", hint="memkeep discover")
 
     def baseline(self) -> Baseline:
         """Return records, digests, facts and probes; after `scan`."""

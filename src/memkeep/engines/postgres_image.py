@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from memkeep.engines import postgres_row_values
 from memkeep.engines.postgres_probes import Prober, prober
 from memkeep.engines.postgres_rows import Reading
 from memkeep.engines.postgres_tables import FILE, Table, Tables, decode
 from memkeep.errors import StoreError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
+from memkeep.records.shape import Row
 
 _BUFFER = 1 << 20
 
@@ -102,6 +104,16 @@ class Image:
                 if (one.kind, one.table, one.column, one.question) not in there
             ]
         self._baseline = Baseline(tables=states, probes=tuple(answers), facts=facts)
+
+    def rows(self, table: TableMap) -> Iterator[list[Row]]:
+        """Yield the rows of a map's table in the order that the server gave them. Raises `StoreError`."""
+        for one in self.tables.tables:
+            if one.full == table.table:
+                words = {name for name, made in self.tables.types.items() if " AS ENUM (" in made}
+                enums = frozenset(name.rpartition(".")[2].strip('"') for name in words)
+                yield from postgres_row_values.read(one, self._folder / one.folder, enums)
+                return
+        raise StoreError(f"there is no table {table.table} in {self.part.name}", hint="memkeep discover")
 
     def look_up(self, probes: tuple[Probe, ...]) -> list[Prober]:
         """Return some questions with the vectors that the image has for them. Raises `StoreError`."""

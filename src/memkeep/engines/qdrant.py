@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from memkeep.engines import qdrant_edge, qdrant_freeze, qdrant_image, qdrant_inspect, recall
+from memkeep.engines import point_rows, qdrant_edge, qdrant_freeze, qdrant_image, qdrant_inspect, recall
 from memkeep.engines.base import Rebuilt, ServerInspection
 from memkeep.engines.merging import Wanted
 from memkeep.engines.payload_rows import PayloadRows
@@ -29,8 +29,9 @@ from memkeep.engines.qdrant_rebuild import Rebuilder, Streams, existing
 from memkeep.engines.recall import Answers
 from memkeep.errors import StoreError, UnsupportedError
 from memkeep.events import Events
-from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableState
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
+from memkeep.records.shape import Row
 
 if TYPE_CHECKING:
     from memkeep.engines.qdrant_merge import QdrantMerge
@@ -238,6 +239,19 @@ class QdrantOpened:
     def streams(self, *, plain: bool = True) -> list[Iterator[list[Point]]]:
         """Return the points of each shard, in batches in the order of their ids. Raises `StoreError`."""
         return [self._points(shard, plain=plain) for shard in self.image.shards]
+
+    def rows(self, table: TableMap) -> Iterator[list[Row]]:
+        """Yield the points of the collection, those of each shard in the order of their ids. Raises `StoreError`."""
+        if table.table != self.image.collection:
+            raise StoreError(f"there is no collection {table.table} in {self._part.name}", hint="memkeep discover")
+        if not qdrant_edge.installed():
+            raise UnsupportedError(
+                "a Qdrant collection can't be read without the package qdrant-edge-py",
+                hint="pip install 'memkeep[qdrant]'",
+            )
+        for shard in self.streams():
+            for points in shard:
+                yield list(map(point_rows.to_row, points))
 
     def _points(self, state: ShardImage, *, plain: bool) -> Iterator[list[Point]]:
         shard = self._shard(state.id, plain=plain)

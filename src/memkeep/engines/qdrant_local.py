@@ -14,17 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from memkeep.engines import point_rows
 from memkeep.engines.base import ServerTable
 from memkeep.engines.merging import Wanted
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_edge import Point, Vector
 from memkeep.engines.qdrant_local_merge import QdrantLocalMerge, merging
-from memkeep.engines.qdrant_local_read import Reading, keys_of, read_points
+from memkeep.engines.qdrant_local_read import Reading, as_is, keys_of, read_points
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.errors import StoreError
-from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableState
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
+from memkeep.records.shape import Row
 
 COUNT = "SELECT count(*) FROM points"
 SAMPLE = "SELECT rowid, id, point FROM points ORDER BY rowid DESC LIMIT 50"
@@ -126,6 +128,19 @@ class QdrantLocalOpened:
             probes=asker.answers(probes),
             facts={"summary": rows.summary(), "vectors": rows.vectors()},
         )
+
+    def rows(self, table: TableMap) -> Iterator[list[Row]]:
+        """Yield the points, the newest first; `StoreError` at the end when some can't be read, which names them."""
+        if table.table != self._table:
+            raise StoreError(f"there is no collection {table.table} in {self._part.name}", hint="memkeep discover")
+        reading = Reading(as_is)
+        for points in reading.points(self._held.rows(_ROWS)):
+            yield list(map(point_rows.to_row, points))
+        if reading.refused:
+            told = "; ".join(f"{record}: {why}" for record, why in reading.refused[:_NAMED])
+            raise StoreError(
+                f"{len(reading.refused)} points of {self._table} can't be read: {told}", hint="memkeep history ID"
+            )
 
     def baseline(self) -> Baseline:
         """Return points, digest, facts and probes; after `scan`."""

@@ -2,7 +2,7 @@
 
 import base64
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -28,7 +28,9 @@ class Stored(NamedTuple):
 class Reading:
     """Turns rows, the newest first, into points."""
 
-    def __init__(self) -> None:
+    def __init__(self, value: Callable[[Any], Any] | None = None) -> None:
+        """Begin; `value` says what becomes of a value of a payload, if not what JSON has a form for."""
+        self._value = value or _json
         self.refused: list[tuple[str, str]] = []
         self.outdated = 0
         self._seen: set[int | str] = set()
@@ -45,7 +47,7 @@ class Reading:
             for row in batch:
                 stored = Stored(*row)
                 try:
-                    point = _point(stored)
+                    point = _point(stored, self._value)
                 except PickleError as error:
                     self.refused.append((_name(stored), str(error)))
                     continue
@@ -76,7 +78,7 @@ def key_of(record: int | str) -> str:
     return base64.b64encode(pickle.dumps(record, protocol=4)).decode()
 
 
-def _point(stored: Stored) -> Point:
+def _point(stored: Stored, form: Callable[[Any], Any]) -> Point:
     if not isinstance(stored.point, bytes):
         raise PickleError("it is no pickle")
     read = _attributes(pickles.loads(stored.point, _CLASSES), _CLASSES[0])
@@ -88,7 +90,7 @@ def _point(stored: Stored) -> Point:
     record = _id(read.get("id"))
     if _name(stored) != str(record):
         raise PickleError(f"it lies where {_name(stored)} should")
-    return Point(record, {key: _json(pickles.plain(value)) for key, value in payload.items()}, _vectors(read))
+    return Point(record, {key: form(pickles.plain(value)) for key, value in payload.items()}, _vectors(read))
 
 
 def _attributes(value: Any, name: str) -> dict[str, Any]:
@@ -147,6 +149,11 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PickleError("its vector is none")
     return float(value)
+
+
+def as_is(value: Any) -> Any:
+    """Return a value of a payload."""
+    return value
 
 
 def _json(value: Any) -> Any:

@@ -15,6 +15,7 @@ import pytest
 from memkeep.engines.chroma import ChromaEngine, ChromaOpened
 from memkeep.engines.chroma_files import INCLUDE
 from memkeep.engines.chroma_rows import Joined, collections
+from memkeep.engines.rows import RowReader
 from memkeep.errors import StoreError
 from memkeep.model import Finding, Part, Role, Severity, TableMap
 from memkeep.records.view import rows_by_id
@@ -72,6 +73,22 @@ def test_every_record_of_every_collection_is_what_chromadb_says(folder: Path, tr
             assert row.pop("vector")["dims"] == len(known["vector"])
             document = {} if known["document"] is None else {"text": known["document"]}
             assert row == (known["metadata"] or {}) | document
+
+
+def test_every_row_is_what_chromadb_says(folder: Path, truth: Told) -> None:
+    with _frozen(folder) as opened:
+        assert isinstance(opened, RowReader)
+        for name, told in truth.items():
+            map_ = TableMap(collection=name, table=name, id="id")
+            rows = {row["id"]: row for batch in opened.rows(map_) for row in batch}
+            assert rows.keys() == told["records"].keys()
+            for record, known in told["records"].items():
+                vector = rows[record].pop("vector")
+                assert np.frombuffer(vector.data, "<f4") == pytest.approx(np.asarray(known["vector"], "f4"))
+                document = {} if known["document"] is None else {"document": known["document"]}
+                assert rows[record] == {"id": record} | (known["metadata"] or {}) | document
+        with pytest.raises(StoreError, match="other"):
+            list(opened.rows(TableMap(collection="other", table="other", id="id")))
 
 
 def test_every_vector_is_what_chromadb_says(folder: Path, truth: Told) -> None:
