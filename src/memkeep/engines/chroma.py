@@ -205,8 +205,8 @@ class ChromaOpened:
         facts: dict[str, Any] = {"summary": {}, "vectors": {}, "spaces": {}}
         answers: list[Probe] = []
         try:
-            for collection in collections(self._held.rows):
-                joined = Joined(self._held.rows, collection, self._files)
+            for collection in collections(self._held.ask):
+                joined = Joined(self._held.ask, collection, self._files)
                 rows, asker = self._read(joined, bits, probes)
                 try:
                     yield from rows.groups()
@@ -225,9 +225,9 @@ class ChromaOpened:
 
     def rows(self, table: TableMap) -> Iterator[list[Row]]:
         """Yield the records of a collection. Raises `StoreError`."""
-        for collection in collections(self._held.rows):
+        for collection in collections(self._held.ask):
             if collection.name == table.table:
-                for points in Joined(self._held.rows, collection, self._files).records():
+                for points in Joined(self._held.ask, collection, self._files).records():
                     yield list(map(point_rows.to_row, points))
                 return
         raise StoreError(f"there is no collection {table.table} in {self._part.name}", hint="memkeep discover")
@@ -269,7 +269,7 @@ class ChromaOpened:
         collection = joined.collection
         maps = [map_ for map_ in self._part.maps if map_.table == collection.name]
         sql = f"SELECT count(*) FROM embeddings WHERE segment_id = {chroma_rows.quoted(collection.metadata)}"  # noqa: S608 - quoted
-        expected = sum(batch[0][0] for batch in self._held.rows(sql))
+        expected = sum(batch[0][0] for batch in self._held.ask(sql))
         scratch = None if self._stamped is None else self._files.parent
         rows = PayloadRows(collection.name, maps, bits, expected, scratch)
         asker, width = _asker(joined, probes)
@@ -305,7 +305,7 @@ class ChromaOpened:
 
     def _segments(self) -> list[Vectors]:
         try:
-            known = collections(self._held.rows)
+            known = collections(self._held.ask)
         except StoreError:  # `scan` says it
             return []
         return [Vectors(self._files / one.vectors, cosine=one.space == "cosine") for one in known if one.vectors]

@@ -17,11 +17,13 @@ from blake3 import blake3
 
 from memkeep import clock
 from memkeep.engines import descriptors
-from memkeep.engines.files_notes import Note, is_note, note_groups, summary
+from memkeep.engines.files_notes import Note, is_note, note_groups, note_rows, summary
 from memkeep.engines.files_walk import VANISHED, Seen, Walk, seen_file
+from memkeep.engines.rows import no_table
 from memkeep.errors import StoreError, UnstableError
-from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, TableState
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, TableMap, TableState
 from memkeep.records.groups import Group
+from memkeep.records.shape import Row
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -151,6 +153,14 @@ class FilesOpened:
             tables={"": TableState(rows=len(self._kept), digest=self._digest())},
             facts={"bytes": sum(kept.seen.size for kept in self._kept.values()), "summary": summaries, "vectors": {}},
         )
+
+    def rows(self, table: TableMap) -> Iterator[list[Row]]:
+        """Yield the notes of a map, by path; see `engines.rows.RowReader`."""
+        if table.table:
+            raise no_table(table.table, self._top)
+        mine = [kept.seen for kept in self._kept.values() if is_note(kept.seen, table)]
+        notes = sorted(Note(one.path, one.size, one.mtime_ns) for one in mine)
+        yield from note_rows(notes, self._read)
 
     def baseline(self) -> Baseline:
         """Return the number of files, and after `scan` their digest."""

@@ -10,14 +10,16 @@ import msgspec
 from memkeep.engines.files_walk import Seen
 from memkeep.model import TableMap
 from memkeep.records import groups
+from memkeep.records.shape import Row
 
 COLUMNS = ("path", "text", "size", "modified")
 SUFFIXES = (".md", ".markdown", ".txt")
+_BATCH = 1 << 20  # bytes of notes that are handed over at once
 _TOLERANCE = 2  # bits: groups four times too large or too small are cut anew
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Note(msgspec.Struct, frozen=True):
+class Note(msgspec.Struct, frozen=True, order=True):
     """A file that is a record: its size and time are those of the bytes that are kept."""
 
     path: str
@@ -45,6 +47,21 @@ def note_groups(
     for bucket in sorted(buckets):
         rows = [_row(note, read(note.path)) for note in buckets[bucket]]
         yield groups.encode(map_.collection, width, bucket, COLUMNS, rows, COLUMNS.index("path"))
+
+
+def note_rows(notes: Sequence[Note], read: Callable[[str], bytes]) -> Iterator[list[Row]]:
+    """Yield notes as rows, some at a time; `read(path)` gives a file's bytes."""
+    waiting: list[Row] = []
+    size = 0
+    for note in notes:
+        text = read(note.path).decode(errors="surrogateescape")
+        waiting.append({"path": note.path, "text": text, "modified": modified(note.mtime_ns)})
+        size += note.size
+        if size >= _BATCH:
+            yield waiting
+            waiting, size = [], 0
+    if waiting:
+        yield waiting
 
 
 def summary(map_: TableMap, notes: Sequence[Note]) -> dict[str, Any]:

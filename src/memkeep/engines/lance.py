@@ -11,13 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from memkeep.engines import lance_files, lance_pin
+from memkeep.engines import lance_files, lance_leaving, lance_pin
 from memkeep.engines.lance_inspect import LanceInspection, inspect
 from memkeep.engines.lance_pin import Pin
 from memkeep.engines.lance_read import RESTORE, Reader, installed, load
-from memkeep.errors import StoreError
+from memkeep.engines.rows import no_table
+from memkeep.errors import StoreError, UnsupportedError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
+from memkeep.records.shape import Row
 
 __all__ = ["LanceEngine", "LanceInspection", "LanceOpened", "inspect"]
 
@@ -137,6 +139,23 @@ class LanceOpened:
         facts = self._facts() | {"summary": rows.summary(), "vectors": rows.vectors(self._table)}
         state = TableState(rows=rows.count, digest=rows.digest())
         self._baseline = Baseline(tables={self._table: state}, probes=reader.answers, facts=facts)
+
+    def rows(self, table: TableMap) -> Iterator[list[Row]]:
+        """Yield the rows of the table in the order that it has; see `engines.rows.RowReader`."""
+        if table.table != self._table or table.id not in self._pin.manifest.columns:
+            raise no_table(table.table, self._pin.folder)
+        done = 0
+        while (reader := self._read()) is not None:
+            try:
+                for found in lance_leaving.leaving(reader.batches(done), table.vectors):
+                    done += len(found)
+                    yield found
+            except StoreError:
+                if self._shadowed():
+                    continue
+                raise
+            return
+        raise UnsupportedError(self._missing().message, hint="pip install 'memkeep[lance]'")
 
     def baseline(self) -> Baseline:
         """Return rows, digest, facts and probes; after `scan`."""

@@ -19,7 +19,7 @@ from memkeep.engines.lance_probes import Prober
 from memkeep.engines.lance_rows import Rows
 from memkeep.engines.lance_runs import Finder
 from memkeep.engines.lance_values import Vectors, element_bytes, is_plain, values, vectors
-from memkeep.errors import MemkeepError
+from memkeep.errors import MemkeepError, StoreError
 from memkeep.model import Finding, Probe, Severity, TableMap
 
 RESTORE = "memkeep restore of an earlier snapshot brings back the table as it was."
@@ -95,6 +95,16 @@ class Reader:
             return rows
         rows.close()
         return None
+
+    def batches(self, after: int) -> Iterator[Any]:
+        """Yield the rows after so many, as Arrow batches. Raises `StoreError`."""
+        if self._dataset is not None:
+            with self._guard("lance_unreadable", "cannot be read to its end"):
+                for batch in self._batches():
+                    skipped, after = min(after, batch.num_rows), max(0, after - batch.num_rows)
+                    yield batch.slice(skipped).select(self._schema.names)
+                return
+        raise StoreError(self.findings[-1].message, hint="memkeep verify")
 
     def validate(self) -> None:
         """Let the library check the version, and read all rows unless they have been read."""

@@ -71,7 +71,7 @@ class QdrantLocalEngine:
         map_ = next((each for each in live.maps if each.table == file.parent.name), None)
         if map_ is None:
             raise StoreError(f"{file} has no records that are known", hint="memkeep discover")
-        with SqliteEngine().open(_bare(image), root) as held, merging(file, held.rows(_ROWS), map_, wanted) as one:
+        with SqliteEngine().open(_bare(image), root) as held, merging(file, held.ask(_ROWS), map_, wanted) as one:
             yield one
 
     def count(self, part: Part, table: str) -> int | None:
@@ -108,12 +108,12 @@ class QdrantLocalOpened:
         """Read every point; one that can't be read is a finding that names it, and the others are read."""
         self._noted = []
         maps = [map_ for map_ in self._part.maps if map_.table == self._table]
-        expected = sum(batch[0][0] for batch in self._held.rows(COUNT))
+        expected = sum(batch[0][0] for batch in self._held.ask(COUNT))
         rows = PayloadRows(self._table, maps, bits, expected, self._scratch)
         asker, widths = self._asker(probes)
         reading = Reading()
         try:
-            for points in reading.points(self._held.rows(_ROWS)):
+            for points in reading.points(self._held.ask(_ROWS)):
                 rows.add(points)
                 asker.add([_unit(point, widths) for point in points])
             yield from rows.groups()
@@ -134,7 +134,7 @@ class QdrantLocalOpened:
         if table.table != self._table:
             raise StoreError(f"there is no collection {table.table} in {self._part.name}", hint="memkeep discover")
         reading = Reading(as_is)
-        for points in reading.points(self._held.rows(_ROWS)):
+        for points in reading.points(self._held.ask(_ROWS)):
             yield list(map(point_rows.to_row, points))
         if reading.refused:
             told = "; ".join(f"{record}: {why}" for record, why in reading.refused[:_NAMED])
@@ -169,12 +169,12 @@ class QdrantLocalOpened:
     def _asker(self, probes: tuple[Probe, ...] | None) -> tuple[Asker, dict[str, int]]:
         """Choose the questions, or take those given; return the bytes of their vectors too, by the vector's name."""
         if probes is None:
-            wanted = Reading().points(self._held.rows(f"SELECT rowid, id, point FROM points LIMIT {QUESTIONS}"))  # noqa: S608 - a number
+            wanted = Reading().points(self._held.ask(f"SELECT rowid, id, point FROM points LIMIT {QUESTIONS}"))  # noqa: S608 - a number
         else:
             ids = {probe.question for probe in probes if probe.kind == "vector" and probe.table == self._table}
             keys = [key for one in ids for key in keys_of(one)]
             listed = ", ".join(f"'{key}'" for key in keys)  # of base 64
-            wanted = Reading().points(self._held.rows(f"SELECT rowid, id, point FROM points WHERE id IN ({listed})"))  # noqa: S608
+            wanted = Reading().points(self._held.ask(f"SELECT rowid, id, point FROM points WHERE id IN ({listed})"))  # noqa: S608
         try:
             found = [point for points in wanted for point in points]
         except StoreError:  # `scan` says it

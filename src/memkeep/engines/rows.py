@@ -11,8 +11,12 @@ from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from memkeep.engines.merging import Merging, Wanted
+from memkeep.errors import StoreError
 from memkeep.model import Part, TableMap, Value
 from memkeep.records.shape import Row
+
+NO_TABLE = "table_missing"
+"""The code of the error that says that a moment does not have a map's table, or not its id."""
 
 Rows = Callable[[], Iterator[list[Row]]]
 """Gives the rows of a table, in batches; may be called more than once."""
@@ -32,7 +36,8 @@ class RowReader(Protocol):
     def rows(self, table: TableMap) -> Iterator[list[Row]]:
         """Yield the rows of a map's table in batches of at most some megabytes, in the order of the id if it is cheap.
 
-        Needs no `scan` before. Raises `StoreError` for what can't be read.
+        Needs no `scan` before. Raises `StoreError` for what can't be read, with the code `NO_TABLE` when
+        the table is not there.
         """
         ...
 
@@ -52,3 +57,9 @@ class RowEngine(Protocol):
         row is updated. Rows are the same when all columns that they have are.
         """
         ...
+
+
+def no_table(table: str, where: object) -> StoreError:
+    """Return the error that a table, or the column that names its rows, is not there."""
+    message = f"{where} has no table {table} whose records could be read" if table else f"{where} holds no notes"
+    return StoreError(message, hint="memkeep discover", code=NO_TABLE)

@@ -12,12 +12,14 @@ from typing import Any
 
 import msgspec
 
+from memkeep.engines import sqlite_rows
 from memkeep.engines.merging import Merged, Wanted
 from memkeep.engines.sqlite_inspect import Inspection
 from memkeep.engines.sqlite_link import Child
 from memkeep.engines.sqlite_sql import PATIENCE, quote
-from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run
+from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, TableMap
 from memkeep.records.groups import Group
+from memkeep.records.shape import Row
 
 __all__ = ["Inspection", "SqliteEngine", "SqliteOpened", "inspect"]
 
@@ -60,12 +62,19 @@ class SqliteOpened:
         self._scanned = self._own(end["findings"])
         self._baseline = msgspec.convert(end["baseline"], Baseline)
 
-    def rows(self, sql: str) -> Iterator[list[list[Any]]]:
+    def rows(self, table: TableMap) -> Iterator[list[Row]]:
+        """Yield the rows of a map's table, some at a time; see `engines.rows.RowReader`."""
+        conversation = self._child.items("rows", table=table)
+        form = msgspec.convert(next(conversation), sqlite_rows.Form)
+        for packed in conversation:
+            yield sqlite_rows.unpacked(form, packed)
+
+    def ask(self, sql: str) -> Iterator[list[list[Any]]]:
         """Yield the rows of a SELECT at the frozen moment, some at a time; none of what is no readable database.
 
         Raises `StoreError` when it can't be answered to its end.
         """
-        return self._child.items("rows", sql=sql)
+        return self._child.items("ask", sql=sql)
 
     def baseline(self) -> Baseline:
         """Return counts, digests, probes and facts; `RuntimeError` before `scan` ended."""

@@ -79,6 +79,7 @@ class _Child:
             "moved": lambda _: self._now().moved(),
             "held": lambda _: self._now().held(),
             "inspect": self._inspect,
+            "ask": self._ask,
             "rows": self._rows,
             "merge": self._begin_merge,
             "commit": lambda _: self._merging.commit(),
@@ -145,7 +146,19 @@ class _Child:
         baseline.facts["journal"] = held.journal
         return {"baseline": baseline, "findings": findings}
 
-    def _rows(self, number: int, *, sql: str) -> bool:
+    def _rows(self, number: int, *, table: Any) -> None:
+        """Send how the rows of a map's table are sent, and then them."""
+        from memkeep.engines import sqlite_rows
+        from memkeep.engines.rows import no_table
+
+        map_ = msgspec.convert(table, TableMap)
+        held = self._now()
+        if held.con is None:
+            raise no_table(map_.table, self._name)
+        for item in sqlite_rows.read(held.con, map_, self._name):
+            write_frame(self._replies, [number, "item", item])
+
+    def _ask(self, number: int, *, sql: str) -> bool:
         """Send the rows of a query, some at a time; say whether there was anything to ask."""
         from itertools import islice
 

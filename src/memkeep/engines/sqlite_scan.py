@@ -53,7 +53,7 @@ def scan(
 
     A table that can't be read to its end is an error finding, not an exception: the rest is worth having.
     """
-    all_tables = [_with_rowid(table, maps) for table in tables(con)]
+    all_tables = [with_rowid(table, maps) for table in tables(con)]
     mapped, findings = _match(all_tables, maps)
     nearest = sqlite_probe.nearest(con, mapped, probes)
     states: dict[str, TableState] = {}
@@ -77,7 +77,7 @@ def scan(
     return Baseline(tables=states, probes=tuple(answers), facts=facts), findings
 
 
-def _with_rowid(table: Table, maps: Sequence[TableMap]) -> Table:
+def with_rowid(table: Table, maps: Sequence[TableMap]) -> Table:
     """Give a table whose records have no other name than their `rowid` that as its first column."""
     named = any(map_.id == _ROWID and map_.table.lower() == table.name.lower() for map_ in maps)
     return table._replace(columns=[_ROWID, *table.columns]) if named and table.order == _ROWID else table
@@ -193,9 +193,7 @@ def _batches(con: "apsw.Connection", table: Table, encoding: str) -> Iterator[tu
     """
     columns = [quote(column) for column in table.columns]
     if encoding:
-        columns = [
-            f"CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END, typeof({c}) = 'text'" for c in columns
-        ]
+        columns = [as_bytes(column) for column in columns]
     order = f" ORDER BY {table.order}" if table.order else ""
     cursor = con.execute(f"SELECT {', '.join(columns)} FROM {quote(table.name)}{order}")
     size = 8
@@ -205,6 +203,11 @@ def _batches(con: "apsw.Connection", table: Table, encoding: str) -> Iterator[tu
         packed = memoryview(_encode(rows))
         size = max(1, min(_BATCH_ROWS, _BATCH_BYTES * len(rows) // len(packed)))
         yield rows, packed[1 if len(rows) < _SHORT_ARRAY else 3 :]
+
+
+def as_bytes(column: str) -> str:
+    """Return the SQL for a quoted column, of which a text is its bytes, and for whether it is one."""
+    return f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) ELSE {column} END, typeof({column}) = 'text'"
 
 
 def _decoded(row: Sequence[Any], encoding: str) -> tuple[Any, ...]:

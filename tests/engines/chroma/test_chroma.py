@@ -93,8 +93,8 @@ def test_every_row_is_what_chromadb_says(folder: Path, truth: Told) -> None:
 
 def test_every_vector_is_what_chromadb_says(folder: Path, truth: Told) -> None:
     with _frozen(folder) as opened:
-        for collection in collections(opened._held.rows):
-            joined = Joined(opened._held.rows, collection, opened._files)
+        for collection in collections(opened._held.ask):
+            joined = Joined(opened._held.ask, collection, opened._files)
             points = [point for some in joined.records() for point in some]
             for point in points:
                 vector = np.frombuffer(point.vectors[""], "<f4")
@@ -106,8 +106,8 @@ def test_every_vector_is_what_chromadb_says(folder: Path, truth: Told) -> None:
 def test_the_collections_lie_in_the_queue_and_in_files(folder: Path) -> None:
     with _frozen(folder) as opened:
         written = {
-            one.name: len(Joined(opened._held.rows, one, opened._files).segment.ids)
-            for one in collections(opened._held.rows)
+            one.name: len(Joined(opened._held.ask, one, opened._files).segment.ids)
+            for one in collections(opened._held.ask)
         }
     assert (written["queue"], written["bare"], written["empty"]) == (0, 0, 0)
     assert min(written["files"], written["squares"], written["dots"]) >= 50
@@ -185,8 +185,8 @@ def test_a_writer_that_writes_the_files_again_and_again_leaves_whole_moments(
     last = 0
     for _ in range(4):
         with _frozen(folder) as opened:
-            [one] = [one for one in collections(opened._held.rows) if one.name == "written"]
-            joined = Joined(opened._held.rows, one, opened._files)
+            [one] = [one for one in collections(opened._held.ask) if one.name == "written"]
+            joined = Joined(opened._held.ask, one, opened._files)
             points = [point for some in joined.records() for point in some]
             unsettled = [finding.code for finding in opened.findings()] == ["chroma_unsettled"]
             assert opened.held()
