@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from memkeep.records.plain import from_plain, to_plain
-from memkeep.records.record import Portable, Record, Relationship
+from memkeep.records.record import Portable, Record, Relationship, Vector
 
 _KINDS: tuple[type[Record] | type[Relationship], ...] = (Record, Relationship)
+_SIZES = {"f16": 2, "f32": 4, "f64": 8, "sparse": 8}  # bytes of one element
 _PLAIN = 2  # added to the kind where JSON follows
 _encode = msgspec.msgpack.Encoder().encode
 _decoders = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
@@ -38,16 +39,38 @@ def unpack(data: bytes | memoryview) -> Portable:
 
 def plain_json(made: Portable) -> bytes:
     """Return a record as strict JSON; the bytes of vectors are base64."""
-    return json.dumps(to_plain(_builtins(made)), ensure_ascii=True, allow_nan=False).encode()
+    return json.dumps(to_object(made), ensure_ascii=True, allow_nan=False).encode()
 
 
 def from_json(data: bytes, kind: type[Record] | type[Relationship]) -> Portable:
     """Return the record that `plain_json` gave; raises `ValueError` for anything else."""
-    said: Any = from_plain(json.loads(data))
+    return from_object(json.loads(data), kind)
+
+
+def to_object(made: Portable) -> dict[str, Any]:
+    """Return a record as an object that strict JSON can hold; the bytes of vectors are base64."""
+    said: dict[str, Any] = to_plain(_builtins(made))
+    return said
+
+
+def from_object(said: Any, kind: type[Record] | type[Relationship]) -> Portable:
+    """Return the record that `to_object` gave; raises `ValueError` for anything else."""
     try:
-        return msgspec.convert(said, kind)
+        made = msgspec.convert(from_plain(said), kind)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    for vector in made.vectors.values() if isinstance(made, Record) else ():
+        check(vector)
+    return made
+
+
+def check(vector: Vector) -> None:
+    """Raise `ValueError` for a vector whose bytes are not what its type and dimensions say."""
+    size, dims = len(vector.data), vector.dims
+    if dims < 0 or (size % max(1, 4 * dims) if vector.type == "multi" else size != _SIZES[vector.type] * dims):
+        raise ValueError(f"a vector of {dims} dimensions ({vector.type}) has {size} bytes")
 
 
 def _builtins(made: Portable) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from memkeep.model import Value
+from memkeep.records.readers.base import Read
 from memkeep.records.record import Portable, Record, Relationship
 
 
@@ -64,6 +65,6 @@ class Format(Protocol):
         """Say, from names and first bytes, whether a file or folder is of this format."""
         ...
 
-    def read(self, path: Path) -> Iterator[Portable]:
-        """Yield what a file or folder of this format holds. Raises `FileError` naming file and line."""
+    def read(self, path: Path) -> Iterator[Read]:
+        """Yield what a file or folder of this format holds, and what of it was refused. Raises `FileError`."""
         ...
