@@ -243,6 +243,21 @@ def test_vectors_that_a_compaction_moved_are_found_again(vault: Vault, storage: 
     assert vault.reader.read(first) == head + b"".join(rows) + tail
 
 
+def test_vectors_are_cut_alike_whether_or_not_others_are_known(vault: Vault) -> None:
+    data = b"head" * 50 + vectors(700, 1, dims=750) + b"foot" * 9
+    run = (Run(offset=200, count=700, stride=3000),)
+    assert put_blocks(vault, data, run, None) == put_blocks(vault, data, run, Blocks({}))
+
+
+def test_a_writer_tells_of_every_pack_as_soon_as_it_is_there(vault: Vault, storage: MemoryStorage) -> None:
+    told = []
+    with vault.writer(stored=lambda pack: told.append((pack, storage.stat(pack).size))) as one:
+        for seed in range(3):
+            one.put_blob(noise(writer.PACK_SIZE - 1000, seed))
+        one.flush()
+    assert sorted(told) == sorted((stat.key, stat.size) for stat in storage.list(layout.DATA))
+
+
 @pytest.mark.property
 @given(
     st.integers(0, 60_000),

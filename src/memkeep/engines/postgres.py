@@ -28,12 +28,14 @@ from memkeep.records.groups import Group
 if TYPE_CHECKING:
     from memkeep.engines.postgres_merge import PostgresMerge
 
+_MARKS = "marks"
+
 
 class Frozen(Image):
     """One moment of live tables, copied out of their server."""
 
     def __init__(self, part: Part, root: Path, scratch: Path, taken: Taken) -> None:
-        super().__init__(part, root, scratch)
+        super().__init__(part, root, scratch, scratch / _MARKS)
         self.how = f"one read-only transaction (PostgreSQL {taken.server.split()[0]})"
         self._taken = taken
 
@@ -92,7 +94,7 @@ class PostgresEngine:
         """Copy the tables out at one moment, into `scratch`. Raises `StoreError`, `UnstableError` as `take` does."""
         image = scratch / "image"
         try:
-            taken = take(part, image / part.name)
+            taken = take(part, image / part.name, scratch / _MARKS)
         except OSError as error:
             raise StoreError(
                 f"the rows of {part.path} could not be kept in {scratch} for the time being: {error.strerror}",

@@ -33,6 +33,9 @@ _LENGTH = struct.Struct(">i")
 _NO_VECTOR = struct.pack(">hii", 2, -1, -1)
 _HEAD = struct.pack(">hi", 2, 2)
 _ALONE = 12  # bytes of a tuple before its vector: the fields, the dimensions, the vector's length
+ELEMENTS = 4  # bytes of a vector before its elements: its dimensions and an unused number
+MARK = 16  # bytes by which a vector is known
+_NO_MARK = bytes(MARK)
 
 
 class _File:
@@ -95,14 +98,16 @@ class Writer:
     A row that is added or gone changes one segment, and each keeps its name, whatever comes before it.
     """
 
-    def __init__(self, table: Table, folder: Path, expected: int) -> None:
-        """Begin; `expected` is about how many rows there will be."""
+    def __init__(self, table: Table, folder: Path, marks: Path, expected: int) -> None:
+        """Begin; `expected` is about how many rows there will be, `marks` is a folder for what `marks_in` reads."""
         self._folder = folder / "rows"
         self._folder.mkdir(parents=True)
         (folder / "vectors").mkdir()
         self._names = dict.fromkeys([FIRST])
         self._rows = _File(self._folder / FIRST)
         self._vectors = {vector_file(column): _File(folder / vector_file(column)) for column in table.vectors}
+        (marks / "vectors").mkdir(parents=True)
+        self._marks = [(marks / name).open("xb") for name in self._vectors]
         places = [column.name for column in table.others]
         self._key = [places.index(name) for name in table.key] if set(table.key) <= set(places) else []
         self._mask = (1 << max(_SEGMENT, expected.bit_length() - _SEGMENTS)) - 1
@@ -116,7 +121,8 @@ class Writer:
         if found is None:
             return
         fields, rest = found
-        for file, vector in zip(self._vectors.values(), fields, strict=True):
+        for file, marks, vector in zip(self._vectors.values(), self._marks, fields, strict=True):
+            marks.write(mark(vector))  # now: the server takes longer to send a row than this takes
             if vector is None:
                 file.add_vector(_NO_VECTOR)
             else:
@@ -142,6 +148,8 @@ class Writer:
         """Let go of the files, finished or not."""
         for file in (self._rows, *self._vectors.values()):
             file.close()
+        for marks in self._marks:
+            marks.close()
 
     def _key_of(self, row: bytes) -> bytes:
         if not self._key:
@@ -229,6 +237,19 @@ def vectors(path: Path) -> "Iterator[bytes | memoryview | None]":
                 data, at = data[at:] + more, 0
         if len(data) != at + 2 or file.read(1):
             raise _broken(path)
+
+
+def mark(vector: bytes | memoryview | None) -> bytes:
+    """Return the BLAKE3 of a vector's elements, 16 bytes; zeros for none."""
+    return _NO_MARK if vector is None else blake3(memoryview(vector)[ELEMENTS:]).digest(MARK)
+
+
+def marks_in(path: Path) -> Iterator[bytes]:
+    """Yield the marks of a column's vectors, which a `Writer` has left."""
+    with path.open("rb") as file:
+        while data := file.read(_BUFFER):
+            for at in range(0, len(data), MARK):
+                yield data[at : at + MARK]
 
 
 def _same(data: bytes, at: int, size: int, count: int) -> int:

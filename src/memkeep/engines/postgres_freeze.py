@@ -54,8 +54,11 @@ class Taken(Value):
     left: tuple[Left, ...]
 
 
-def take(part: Part, folder: Path) -> Taken:
-    """Write the image of a part into a new folder. Raises `StoreError`, `UnstableError` when tables come and go."""
+def take(part: Part, folder: Path, marks: Path) -> Taken:
+    """Write the image of a part, and the digests of its vectors, into new folders.
+
+    Raises `StoreError`, `UnstableError` when tables come and go.
+    """
     with connected(part.path) as connection:
         for _ in range(_TRIES):
             there = relations(connection)
@@ -65,7 +68,7 @@ def take(part: Part, folder: Path) -> Taken:
                 for setting in SETTINGS:
                     connection.execute(setting)
                 if _locked(connection, wanted) and relations(connection) == there:
-                    return _copy(connection, wanted, left, folder)
+                    return _copy(connection, wanted, left, folder, marks)
             finally:
                 if not connection.broken:
                     connection.execute("ROLLBACK")
@@ -133,7 +136,7 @@ def _locked(connection: "Connection", wanted: list[Relation]) -> bool:
     return True
 
 
-def _copy(connection: "Connection", wanted: list[Relation], left: list[Left], folder: Path) -> Taken:
+def _copy(connection: "Connection", wanted: list[Relation], left: list[Left], folder: Path, marks: Path) -> Taken:
     search_extensions(connection)
     server, number = connection.execute(
         "SELECT current_setting('server_version'), current_setting('server_version_num')::int"
@@ -146,7 +149,7 @@ def _copy(connection: "Connection", wanted: list[Relation], left: list[Left], fo
     tables: list[Table] = []
     runs: dict[str, tuple[Run, ...]] = {}
     for table in plan.tables:
-        written, found = _copy_table(connection, table, folder, sizes[table.full])
+        written, found = _copy_table(connection, table, folder, marks, sizes[table.full])
         tables.append(written)
         runs |= {f"{table.folder}/{name}": one for name, one in found.items()}
     image = _image(plan, tables, server, number)
@@ -158,9 +161,9 @@ def _copy(connection: "Connection", wanted: list[Relation], left: list[Left], fo
 
 
 def _copy_table(
-    connection: "Connection", table: Table, folder: Path, expected: int
+    connection: "Connection", table: Table, folder: Path, marks: Path, expected: int
 ) -> tuple[Table, dict[str, tuple[Run, ...]]]:
-    writer = Writer(table, folder / table.folder, expected)
+    writer = Writer(table, folder / table.folder, marks / table.folder, expected)
     try:
         with (
             connection.cursor() as cursor,

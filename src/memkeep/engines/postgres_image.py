@@ -29,12 +29,16 @@ class Image:
 
     how = "image"
 
-    def __init__(self, part: Part, root: Path, scratch: Path | None) -> None:
-        """Open; `scratch` is where side files may be made. `StoreError` when there is no image."""
+    def __init__(self, part: Part, root: Path, scratch: Path | None, marks: Path | None = None) -> None:
+        """Open; `scratch` is where side files may be made. `StoreError` when there is no image.
+
+        `marks` is where the digests of the vectors lie already, in folders like those of the tables.
+        """
         self.part = part
         self._root = root
         self._folder = root / part.name
         self._scratch = scratch
+        self._marks = marks
         file = self._folder / FILE
         try:
             data = file.read_bytes()
@@ -164,7 +168,7 @@ class Image:
     def _read(self, table: Table, reading: Reading, folder: Path) -> None:
         """Read a table; one whose files are not what was written is a finding, and what was read of it is kept."""
         try:
-            reading.read(folder)
+            reading.read(folder, self._marks and self._marks / table.folder)
         except (StoreError, OSError, ValueError, ArithmeticError) as error:
             message = f"{table.full} could be read up to row {reading.digest.count} only: {error}."
             mend = "memkeep restore of an earlier snapshot brings back the table as it was."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from memkeep.engines import postgres_sql
 from memkeep.engines.base import Rebuilt
 from memkeep.engines.postgres_connect import connected, library
-from memkeep.engines.postgres_copy import HEADER, TRAILER, message_fields
+from memkeep.engines.postgres_copy import HEADER, TRAILER, mark, message_fields
 from memkeep.engines.postgres_freeze import SETTINGS, select
 from memkeep.engines.postgres_image import Image
 from memkeep.engines.postgres_rows import Digest, Row, rows
@@ -238,7 +238,7 @@ def _compare(connection: "Connection", table: Table, wanted: Digest, target: str
         for message in copy:
             fields = message_fields(bytes(message), len(table.columns), len(table.vectors))
             if fields is not None:
-                digest.add(Row(head + fields[1], [], fields[0]))
+                digest.add(Row(head + fields[1], [], fields[0], list(map(mark, fields[0]))))
     if (digest.count, digest.hex()) != (wanted.count, wanted.hex()):
         raise StoreError(
             f"{target} did not keep {table.full} as it was given: {digest.count} rows of {wanted.count}",

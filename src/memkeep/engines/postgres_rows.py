@@ -15,7 +15,7 @@ import msgspec
 from blake3 import blake3
 
 from memkeep.engines.lance_values import to_cell
-from memkeep.engines.postgres_copy import tuples, vectors
+from memkeep.engines.postgres_copy import ELEMENTS, mark, marks_in, tuples, vectors
 from memkeep.engines.postgres_tables import Table, vector_file
 from memkeep.engines.postgres_values import decoder
 from memkeep.engines.waiting import Waiting
@@ -32,8 +32,6 @@ _JSON = frozenset({"json", "jsonb"})
 _TIMES = (str, int, float)
 _PLAIN = (str, int)
 _WIDTHS = {"vector": 4, "halfvec": 2}
-_HEAD = 4  # bytes before a vector's elements: its dimensions and an unused number
-_NO_VECTOR = bytes(_DIGEST)
 _BATCH = 256
 _pack = msgspec.json.Encoder().encode
 _unpack = msgspec.json.Decoder().decode
@@ -47,21 +45,33 @@ class Row:
 
     __slots__ = ("data", "fields", "marks", "vectors")
 
-    def __init__(self, data: bytes, fields: Fields, vectors: "Sequence[bytes | memoryview | None]") -> None:
+    def __init__(
+        self, data: bytes, fields: Fields, vectors: "Sequence[bytes | memoryview | None]", marks: Sequence[bytes]
+    ) -> None:
         self.data = data
         self.fields = fields
         self.vectors = vectors
-        self.marks = [
-            _NO_VECTOR if vector is None else blake3(memoryview(vector)[_HEAD:]).digest(_DIGEST) for vector in vectors
-        ]
+        self.marks = marks
 
 
-def rows(table: Table, folder: Path) -> Iterator[Row]:
-    """Yield the rows of a table whose files lie under a folder; `StoreError` when these do not fit together."""
+def rows(table: Table, folder: Path, marks: Path | None = None) -> Iterator[Row]:
+    """Yield the rows of a table whose files lie under a folder; `StoreError` when these do not fit together.
+
+    `marks` is the folder where the `Writer` of these files has left the digests of the vectors, if it is there.
+    """
     others = tuples(folder / "rows" / name for name in table.segments)
-    columns = [vectors(folder / vector_file(column)) for column in table.vectors]
+    files = [vector_file(column) for column in table.vectors]
+    columns = [_marked(folder / name, marks and marks / name) for name in files]
     for (data, fields), *mine in zip(others, *columns, strict=True):
-        yield Row(data, fields, mine)
+        yield Row(data, fields, [vector for vector, _ in mine], [digest for _, digest in mine])
+
+
+def _marked(file: Path, marks: Path | None) -> "Iterator[tuple[bytes | memoryview | None, bytes]]":
+    if marks is not None:
+        yield from zip(vectors(file), marks_in(marks), strict=True)
+    else:
+        for vector in vectors(file):
+            yield vector, mark(vector)
 
 
 class Digest:
@@ -106,10 +116,10 @@ class Reading:
         self._dims = {column.name: Counter[str]() for column in table.vectors}
         self._missing = Counter[str]()
 
-    def read(self, folder: Path) -> None:
-        """Read all rows, which lie under a folder."""
+    def read(self, folder: Path, marks: Path | None) -> None:
+        """Read all rows, as `rows` does."""
         batch: list[Row] = []
-        for row in rows(self._table, folder):
+        for row in rows(self._table, folder, marks):
             self.digest.add(row)
             batch.append(row)
             if len(batch) == _BATCH:
@@ -213,7 +223,7 @@ class _Records:
         for i, name, width in self._vectors:
             vector = row.vectors[i]
             cells[name] = vector and {
-                "dims": (len(vector) - _HEAD) // width,
+                "dims": (len(vector) - ELEMENTS) // width,
                 "type": f"f{8 * width}",
                 "blake3": row.marks[i][:8].hex(),
             }

@@ -205,8 +205,11 @@ class _Run:
         packs = Packs(self._vault)
         with (
             scratch() as folder,
-            self._vault.writer(check=verify) as writer,
             ThreadPoolExecutor(1, "memkeep-hash") as background,
+            # What is written is read back while more is written.
+            self._vault.writer(
+                check=verify, stored=lambda pack: verify and background.submit(packs.intact, [pack], SILENT)
+            ) as writer,
         ):
             near = self._vault.storage.capabilities.near
             if verify and near and parent is not None:

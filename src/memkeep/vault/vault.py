@@ -1,6 +1,6 @@
 """A vault, opened: its snapshots, a reader, and writers."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -46,8 +46,10 @@ class Vault:
         self.refresh()
 
     @contextmanager
-    def writer(self, *, check: bool = False) -> Iterator[Writer]:
+    def writer(self, *, check: bool = False, stored: Callable[[str], object] = lambda _: None) -> Iterator[Writer]:
         """Lend a writer for one snapshot; with `check` every blob is decoded again before it is stored.
+
+        `stored` is told the key of every pack that is durable, on another thread.
 
         A lease tells prunes that what looks unused may soon be needed. Where lists may be stale it would tell nothing:
         there a prune waits for longer than any backup takes.
@@ -57,7 +59,7 @@ class Vault:
             if self.storage.capabilities.fresh:
                 held = stack.enter_context(self.lease("backup", exclusive=False))
                 self.refresh()  # a mark that was set before the lease is seen now, one set later saw the lease
-            writer = Writer(self.storage, self.keys, self.index, self.reader, check=check, held=held)
+            writer = Writer(self.storage, self.keys, self.index, self.reader, check=check, held=held, stored=stored)
             yield stack.enter_context(writer)
 
     def refresh(self) -> set[str]:

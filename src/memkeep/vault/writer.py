@@ -5,7 +5,7 @@ at any instant leaves packs that nobody refers to; the next backup of the same b
 names.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple, Self, TypeVar
@@ -85,9 +85,12 @@ class Writer:
         *,
         check: bool = False,
         held: Held | None = None,
+        stored: Callable[[str], object] = lambda _: None,
     ) -> None:
+        """Begin; `stored` is told the key of every pack that is durable, on another thread."""
         self._storage = storage
         self._held = held  # renewed while the writer works
+        self._tell = stored
         self._keys = keys
         self._index = index
         self._reader = reader
@@ -146,25 +149,34 @@ class Writer:
                 continue
             for raw in source.take(run.offset - source.at, codec.CHUNK):
                 pieces.add(self._take(raw, None, text=False), 0, len(raw))
-            fresh: list[bytes] = []
-            for block in source.take(run.count * run.stride, run.stride):
-                place = known.find(block_digest(block)) if known is not None and len(block) == run.stride else None
-                if place is not None:
-                    pieces.add(place[0], place[1], len(block))
-                    continue
-                pieces.add_fresh(len(block))
-                fresh.append(block)
-                if (len(fresh) + 1) * run.stride > codec.CHUNK:
-                    pieces.settle(self._take(b"".join(fresh), None, text=False))
-                    fresh.clear()
-            if fresh:
-                pieces.settle(self._take(b"".join(fresh), None, text=False))
+            self._put_run(source, run, known, pieces)
         for raw in source.take(None, codec.CHUNK):
             pieces.add(self._take(raw, None, text=False), 0, len(raw))
         recipe = _recipe(pieces.ids, pieces.starts, pieces.lengths, source.digest())
         # A file that is shorter than its runs say was cut while it was read; they must not point out of it.
         inside = tuple(run for run in runs if run.offset + run.count * run.stride <= recipe.size)
         return msgspec.structs.replace(recipe, runs=inside)
+
+    def _put_run(self, source: Source, run: Run, known: Blocks | None, pieces: Pieces) -> None:
+        """Store the next blocks of a stream, those that are not known in chunks of whole blocks."""
+        length = run.count * run.stride
+        if known is None:
+            for raw in source.take(length, max(1, codec.CHUNK // run.stride) * run.stride):
+                pieces.add(self._take(raw, None, text=False), 0, len(raw))
+            return
+        fresh: list[bytes] = []
+        for block in source.take(length, run.stride):
+            place = known.find(block_digest(block)) if len(block) == run.stride else None
+            if place is not None:
+                pieces.add(place[0], place[1], len(block))
+                continue
+            pieces.add_fresh(len(block))
+            fresh.append(block)
+            if (len(fresh) + 1) * run.stride > codec.CHUNK:
+                pieces.settle(self._take(b"".join(fresh), None, text=False))
+                fresh.clear()
+        if fresh:
+            pieces.settle(self._take(b"".join(fresh), None, text=False))
 
     def put_encoded(self, one: bytes, blob: bytes, raw: int, depth: int, base: bytes | None) -> None:
         """Store a chunk of `raw` bytes by its blob, which the caller has decoded; its base must be stored before it."""
@@ -270,6 +282,7 @@ class Writer:
         """
         added = put_named(self._storage, pack.close(), pack.buffers)
         pack.buffers.clear()
+        self._tell(pack.key)
         self._stored.append(pack)
         if self._held is not None:
             self._held.renew()
