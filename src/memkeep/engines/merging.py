@@ -4,7 +4,7 @@ A merge has two halves, so that several parts go together: `MergeEngine.merge` f
 as far as it can be undone; `Merging.commit` makes it last. Without `commit` nothing has changed at exit.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -82,6 +82,12 @@ def plain_id(name: object) -> str:
 def belongs(named: Collection[str], records: Collection[str] | None) -> bool:
     """Say whether a row that names some records goes along: when there is no choice, or one of them is chosen."""
     return records is None or any(plain_id(name) in records for name in named)
+
+
+def left_out(tables: Iterable[str], maps: Iterable[TableMap]) -> tuple[str, ...]:
+    """Say of which tables there are rows but nothing is known."""
+    known = {map_.table for map_ in maps}
+    return tuple(f"{table} is left out: the store has no such table" for table in tables if table not in known)
 
 
 def later(map_: TableMap, row: dict[str, Any], before: dict[str, Any]) -> bool:

@@ -4,16 +4,23 @@ Columns are `id`, the keys of the payload, and `vector` or `vector.<name>`. A ke
 becomes `payload.<key>`, and so does one that then would be called like that.
 """
 
+import math
 import struct
+from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 from memkeep.engines import qdrant_edge
+from memkeep.engines.merging import FailedRow
 from memkeep.engines.qdrant_edge import Point, Sparse
+from memkeep.engines.rows import Rows
 from memkeep.records.record import Vector
 from memkeep.records.shape import Row
 
 _VECTOR = "vector"
 _PAYLOAD = "payload."
+_INTEGERS = range(-(1 << 63), 1 << 64)
+_IDS = range(1 << 64)
 
 
 def to_row(point: Point) -> Row:
@@ -24,6 +31,46 @@ def to_row(point: Point) -> Row:
     for name, vector in point.vectors.items():
         row[f"{_VECTOR}.{name}" if name else _VECTOR] = _from_point(vector)
     return row
+
+
+def points(rows: Rows, table: str, failed: list[FailedRow]) -> Iterator[list[Point]]:
+    """Yield rows as points that Qdrant may take; the others, and those whose id came before, are added to `failed`."""
+    seen: set[int | str] = set()
+    for batch in rows():
+        found = []
+        for row in batch:
+            try:
+                point = to_point(row)
+                point = point._replace(id=_good_id(point.id))
+                if point.id in seen:
+                    raise ValueError("a row before it has the same id")  # noqa: TRY301 - told as the others are
+            except ValueError as error:
+                failed.append(FailedRow(table=table, id=str(row.get("id")), reason=str(error)))
+            else:
+                seen.add(point.id)
+                found.append(point)
+        yield found
+
+
+def together(point: Point, before: Point) -> Point:
+    """Return a point with what it does not have as it was before."""
+    return Point(point.id, before.payload | point.payload, before.vectors | point.vectors)
+
+
+def unfit(value: Any) -> str:
+    """Return why JSON, as servers read it, has no form for a value; "" when it has one."""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        return "" if _is_text(value) else "it has text that is no Unicode"
+    if isinstance(value, int | float):
+        good = value in _INTEGERS if isinstance(value, int) else math.isfinite(value)
+        return "" if good else f"it has the number {value}, which JSON has no form for"
+    if isinstance(value, list):
+        return next(filter(None, map(unfit, value)), "")
+    if isinstance(value, dict):
+        return next((why for key, one in value.items() if (why := _bad_key(key) or unfit(one))), "")
+    return f"it has {type(value).__name__}, which JSON has no form for"
 
 
 def to_point(row: Row) -> Point:
@@ -43,6 +90,28 @@ def _is_taken(key: str) -> bool:
     while key.startswith(_PAYLOAD):
         key = key.removeprefix(_PAYLOAD)
     return key in {"id", _VECTOR} or key.startswith(f"{_VECTOR}.")
+
+
+def _good_id(name: object) -> int | str:
+    """Return an id as Qdrant spells it. Raises `ValueError` when it would not take it."""
+    if isinstance(name, int) and not isinstance(name, bool) and name in _IDS:
+        return name
+    try:
+        return str(UUID(str(name) if isinstance(name, str) else ""))
+    except ValueError:
+        raise ValueError("its id is neither a UUID nor an unsigned number, which is all that Qdrant takes") from None
+
+
+def _bad_key(key: object) -> str:
+    return "" if isinstance(key, str) and _is_text(key) else "it has a key that is no text"
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_point(vector: qdrant_edge.Vector) -> Vector:

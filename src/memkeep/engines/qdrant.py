@@ -6,7 +6,7 @@ length: what they were before is gone when they arrive there.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import msgspec
 
 from memkeep.engines import point_rows, qdrant_edge, qdrant_freeze, qdrant_image, qdrant_inspect, recall
 from memkeep.engines.base import Rebuilt, ServerInspection
-from memkeep.engines.merging import Wanted
+from memkeep.engines.merging import FailedRow, Wanted, left_out
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_dense import Shelf
 from memkeep.engines.qdrant_edge import Point, Shard
@@ -27,6 +27,7 @@ from memkeep.engines.qdrant_image import CollectionImage, ShardImage
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
 from memkeep.engines.qdrant_rebuild import Rebuilder, Streams, existing
 from memkeep.engines.recall import Answers
+from memkeep.engines.rows import Columns, Rows
 from memkeep.errors import StoreError, UnsupportedError
 from memkeep.events import Events
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
@@ -34,7 +35,7 @@ from memkeep.records.groups import Group
 from memkeep.records.shape import Row
 
 if TYPE_CHECKING:
-    from memkeep.engines.qdrant_merge import QdrantMerge
+    from memkeep.engines.qdrant_merge import QdrantMerge, QdrantRows
 
 __all__ = ["QdrantEngine", "QdrantOpened"]
 
@@ -107,6 +108,34 @@ class QdrantEngine:
 
         with self.open(image, root) as opened, Server(address(live.path)) as server:
             yield QdrantMerge(server, opened.streams, live.maps[0], wanted)
+
+    def columns(self, live: Part, table: str) -> Columns | None:
+        """Return the vectors that a live collection takes, beside `id` and any key; None when it is not there."""
+        where = address(live.path)
+        if table != where.collection:
+            return None
+        with Server(where) as server:
+            if existing(server) is None:
+                return None
+            config = server.get(where.path)["config"]
+        vectors = {column(name): int(one["size"]) for name, one in qdrant_image.vectors_of(config).items()}
+        vectors |= {column(name): 0 for name in config["params"].get("sparse_vectors") or {}}
+        return Columns(names=("id", *vectors), vectors=vectors)
+
+    @contextmanager
+    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> "Iterator[QdrantRows]":
+        """Merge rows into a live collection; see `qdrant_merge`."""
+        from memkeep.engines.qdrant_merge import QdrantRows
+
+        map_ = live.maps[0]
+        failed: list[FailedRow] = []
+        given = rows.get(map_.table, lambda: iter(()))
+        with Server(address(live.path)) as server:
+            one = QdrantRows(server, lambda: [point_rows.points(given, map_.table, failed)], map_, wanted)
+            one.result = msgspec.structs.replace(
+                one.result, failed=(*one.result.failed, *failed), left=left_out(rows, live.maps)
+            )
+            yield one
 
     def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
         """Put an image into a server; see `qdrant_rebuild`."""

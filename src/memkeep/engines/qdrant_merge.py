@@ -1,4 +1,4 @@
-"""Merge points of an image into a live collection.
+"""Merge points of an image, or rows, into a live collection.
 
 Qdrant has no transactions: what would change is found out first, point by point, and what could be refused (a vector
 of another size) is seen then; `commit` writes, and puts back what it has written when the server fails in between.
@@ -10,6 +10,7 @@ from typing import Any
 
 from memkeep.engines import qdrant_write
 from memkeep.engines.merging import Counts, FailedRow, Merged, Wanted, later, plain_id
+from memkeep.engines.point_rows import together, unfit
 from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 from memkeep.engines.qdrant_http import Server
 from memkeep.engines.qdrant_image import vectors_of
@@ -31,7 +32,7 @@ class QdrantMerge:
         self._map = map_
         self._wanted = wanted
         config = server.get(server.where.path)["config"]
-        self._sizes = {name: int(one["size"]) for name, one in vectors_of(config).items()}
+        self._vectors = vectors_of(config)
         self._sparse = set(config["params"].get("sparse_vectors") or {})
         self._taken: set[int | str] = set()  # ids of the points that go in
         counts = dict.fromkeys(("inserted", "updated", "skipped", "same"), 0)
@@ -65,8 +66,10 @@ class QdrantMerge:
             for batch in self._chosen():
                 points = [point for point in batch if point.id in self._taken]
                 if points:
-                    done.append((points, self._there([point.id for point in points])))
-                    qdrant_write.put(self._server, [points], None)
+                    before = self._there([point.id for point in points])
+                    done.append((points, before))
+                    after = [self.after(point, before.get(point.id)) for point in points]
+                    qdrant_write.put(self._server, [after], None)
         except StoreError as error:
             try:
                 for points, before in reversed(done):
@@ -81,6 +84,10 @@ class QdrantMerge:
             raise StoreError(
                 f"the points were not merged: {error.message}", hint=error.hint, code=error.code
             ) from error
+
+    def after(self, point: Point, before: Point | None) -> Point:  # noqa: ARG002 - others need it
+        """Return what a point becomes that takes the place of another."""
+        return point
 
     def _put_back(self, points: Sequence[Point], before: dict[int | str, Point]) -> None:
         new = [point.id for point in points if point.id not in before]
@@ -111,31 +118,73 @@ class QdrantMerge:
 
     def _unfit(self, point: Point) -> str:
         """Return why the collection would refuse a point, "" when it would not."""
-        for name, vector in point.vectors.items():
-            shown = name or "its vector"
-            if isinstance(vector, Sparse):
-                if name not in self._sparse:
-                    return f"the collection has no sparse vector {shown}"
-                continue
-            if name not in self._sizes:
-                return f"the collection has no vector {shown}"
-            rows = [vector] if isinstance(vector, bytes) else vector
-            if any(len(row) // 4 != self._sizes[name] for row in rows):
-                return f"{shown} has {len(rows[0]) // 4} dimensions, the collection takes {self._sizes[name]}"
-        return ""
+        if reason := unfit(point.payload):
+            return f"its payload can't be sent: {reason}"
+        return next(filter(None, (self._unfit_vector(*each) for each in point.vectors.items())), "")
+
+    def _unfit_vector(self, name: str, vector: Vector) -> str:
+        import numpy as np
+
+        shown = name or "its vector"
+        if isinstance(vector, Sparse):
+            return "" if name in self._sparse else f"the collection has no sparse vector {shown}"
+        if name not in self._vectors:
+            return f"the collection has no vector {shown}"
+        rows = [vector] if isinstance(vector, bytes) else vector
+        takes = int(self._vectors[name]["size"])
+        if wrong := [len(row) // 4 for row in rows if len(row) // 4 != takes]:
+            return f"{shown} has {wrong[0]} dimensions, the collection takes {takes}"
+        one = isinstance(vector, bytes)
+        if one == ("multivector_config" in self._vectors[name]):
+            return (
+                f"{shown} is {'one vector' if one else 'several'}, the collection takes {'several' if one else 'one'}"
+            )
+        finite = all(np.isfinite(np.frombuffer(row, "<f4")).all() for row in rows)
+        return "" if finite else f"{shown} has elements that are no numbers"
 
     def _outcome(self, point: Point, before: Point | None) -> str:
         if before is None:
             return "inserted"
-        same = point.vectors.keys() == before.vectors.keys() and all(
-            near(vector, before.vectors[name]) for name, vector in point.vectors.items()
+        after = self.after(point, before)
+        same = after.vectors.keys() == before.vectors.keys() and all(
+            near(self._kept(name, vector), before.vectors[name]) for name, vector in after.vectors.items()
         )
-        if same and point.payload == before.payload:
+        if same and after.payload == before.payload:
             return "same"
         replaces = self._wanted.conflict == "update" or (
             self._wanted.conflict == "newer" and later(self._map, point.payload, before.payload)
         )
         return "updated" if replaces else "skipped"
+
+    def _kept(self, name: str, vector: Vector) -> Vector:
+        """Return a vector as the server keeps it."""
+        if isinstance(vector, Sparse):
+            return vector
+        settings = self._vectors[name]
+        rows = [_kept(row, settings) for row in ([vector] if isinstance(vector, bytes) else vector)]
+        return rows[0] if isinstance(vector, bytes) else tuple(rows)
+
+
+class QdrantRows(QdrantMerge):
+    """Rows, which leave what they do not have as it is."""
+
+    def after(self, point: Point, before: Point | None) -> Point:
+        """Return a point with what was there beside it."""
+        return point if before is None else together(point, before)
+
+
+def _kept(vector: bytes, settings: dict[str, Any]) -> bytes:
+    import numpy as np
+
+    numbers = np.frombuffer(vector, "<f4")
+    if settings["distance"] == "Cosine":
+        length = float(np.linalg.norm(numbers.astype(np.float64)))
+        numbers = (numbers / length).astype("<f4") if length else numbers
+    kinds = {"float16": "<f2", "uint8": "u1"}
+    if (kind := kinds.get(settings.get("datatype") or "")) is not None:
+        with np.errstate(all="ignore"):
+            numbers = numbers.astype(kind).astype("<f4")
+    return numbers.tobytes()
 
 
 def _vectors(found: Any) -> dict[str, Vector]:
@@ -150,7 +199,7 @@ def _vector(found: Any) -> Vector:
     import numpy as np
 
     if isinstance(found, dict):
-        return Sparse(tuple(found["indices"]), tuple(found["values"]))
+        return Sparse(tuple(found["indices"]), tuple(np.asarray(found["values"], "<f4").tolist()))
     if found and isinstance(found[0], list):
         return tuple(np.asarray(row, "<f4").tobytes() for row in found)
     return np.asarray(found, "<f4").tobytes()
