@@ -11,7 +11,7 @@ on the day after a collection was synchronised they differ in their digests.
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
@@ -21,11 +21,14 @@ from memkeep import clock
 from memkeep.engines import chroma_rows, point_rows, sqlite
 from memkeep.engines.base import ServerTable
 from memkeep.engines.chroma_files import DATABASE, is_segment
+from memkeep.engines.chroma_merge import ChromaMerge, merging, merging_rows
 from memkeep.engines.chroma_rows import Collection, Joined, collections
 from memkeep.engines.chroma_segment import Vectors
+from memkeep.engines.merging import Wanted
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_edge import Point
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker
+from memkeep.engines.rows import Columns, Rows
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.engines.sqlite_copy import Stamp, copy_bytes, quiet_stamps, stamps
 from memkeep.errors import StoreError
@@ -111,12 +114,38 @@ class ChromaEngine:
         with SqliteEngine().open(_database_of(part, folder), root) as held:
             yield ChromaOpened(part, held, folder, folder, None)
 
+    @contextmanager
+    def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> Iterator[ChromaMerge]:
+        """Merge an image into the live directory; see `chroma_merge`."""
+        folder = root / image.name
+        with SqliteEngine().open(_database_of(image, folder), root) as held:
+            there = {one.name: one for one in collections(held.ask)}
+            alike = {each.collection: each.table for each in image.maps}
+            sources = {
+                each.table: each.table if each.table in there else alike.get(each.collection) for each in live.maps
+            }
+            streams = {
+                table: Joined(held.ask, there[source], folder).records()
+                for table, source in sources.items()
+                if source is not None and source in there
+            }
+            with merging(Path(live.path), streams, live.maps, wanted) as one:
+                yield one
+
+    def columns(self, live: Part, table: str) -> Columns | None:
+        """Return what a collection of the live directory takes: anything in its metadata."""
+        found = next((one for one in _tables(live) if one.name == table), None)
+        return None if found is None else Columns(names=("id", "document", "vector"), vectors=found.vectors)
+
+    @contextmanager
+    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> Iterator[ChromaMerge]:
+        """Merge rows into the live directory."""
+        with merging_rows(Path(live.path), rows, live.maps, wanted) as one:
+            yield one
+
     def count(self, part: Part, table: str) -> int | None:
         """Count the records of a live collection; None when it can't be read."""
-        file = Path(part.path) / DATABASE
-        seen = sqlite.inspect([file], {file: [COUNTS]})[file]
-        known = tables(seen.results[0], ()) if seen.results else ()
-        return next((one.rows for one in known if one.name == table), None)
+        return next((one.rows for one in _tables(part) if one.name == table), None)
 
     def _together(
         self, part: Part, root: Path, aside: Path, stack: ExitStack
@@ -327,6 +356,12 @@ class ChromaOpened:
 
     def _path(self, inside: str) -> str:
         return inside if self._part.name == "." else f"{self._part.name}/{inside}"
+
+
+def _tables(live: Part) -> tuple[ServerTable, ...]:
+    file = Path(live.path) / DATABASE
+    seen = sqlite.inspect([file], {file: [COUNTS]})[file]
+    return tables(seen.results[0], ()) if seen.results else ()
 
 
 def _of_schema(finding: Finding) -> bool:

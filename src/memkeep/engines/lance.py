@@ -6,20 +6,25 @@ put back; with the `lance` package (the format's own library, not `lancedb`) the
 """
 
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memkeep.engines import lance_files, lance_leaving, lance_pin
 from memkeep.engines.lance_inspect import LanceInspection, inspect
 from memkeep.engines.lance_pin import Pin
 from memkeep.engines.lance_read import RESTORE, Reader, installed, load
-from memkeep.engines.rows import no_table
+from memkeep.engines.merging import Wanted, left_out
+from memkeep.engines.rows import Columns, Rows, no_table
 from memkeep.errors import StoreError, UnsupportedError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
 from memkeep.records.shape import Row
+
+if TYPE_CHECKING:
+    from memkeep.engines.lance_merge import LanceMerge
 
 __all__ = ["LanceEngine", "LanceInspection", "LanceOpened", "inspect"]
 
@@ -53,6 +58,32 @@ class LanceEngine:
             yield opened
         finally:
             opened.close()
+
+    @contextmanager
+    def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> "Iterator[LanceMerge]":
+        """Merge an image into the live table; see `lance_merge`."""
+        from memkeep.engines import lance_merge
+
+        one = lance_merge.LanceMerge(Path(live.path), _map(live), wanted, root / "merged.arrow")
+        one.take(*lance_merge.stored(root / image.name, one.schema))
+        yield one
+
+    def columns(self, live: Part, table: str) -> Columns | None:
+        """Return what the live table takes."""
+        seen = inspect(Path(live.path)) if table == _table(live.path) else None
+        return None if seen is None else Columns(names=tuple(seen.columns), vectors=seen.vectors)
+
+    @contextmanager
+    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> "Iterator[LanceMerge]":
+        """Merge rows into the live table."""
+        from memkeep.engines import lance_merge
+
+        map_ = _map(live)
+        with tempfile.TemporaryDirectory(prefix="memkeep-") as scratch:
+            one = lance_merge.LanceMerge(Path(live.path), map_, wanted, Path(scratch) / "merged.arrow")
+            given = rows[map_.table]() if map_.table in rows else ()
+            one.take(lance_merge.given(given, one.schema), left_out(rows, (map_,)))
+            yield one
 
     def count(self, part: Part, table: str) -> int | None:
         """Count the rows of the table by its manifest."""
@@ -290,6 +321,13 @@ class LanceOpened:
         finding = self._finding(code, message, severity, mend)
         if finding not in self._findings:
             self._findings.append(finding)
+
+
+def _map(live: Part) -> TableMap:
+    found = next((each for each in live.maps if each.table == _table(live.path)), None)
+    if found is None:
+        raise StoreError(f"{live.path} has no records that are known", hint="memkeep discover")
+    return found
 
 
 def _table(path: str) -> str:

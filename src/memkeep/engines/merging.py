@@ -17,6 +17,9 @@ Conflict = Literal["skip", "update", "fail", "newer"]
 replaced where the image's is the later one."""
 
 
+NAMED = 20  # conflicts that are named
+
+
 class Wanted(Value):
     """Which rows are merged, and how."""
 
@@ -50,6 +53,7 @@ class Merged(Value):
     conflicts: tuple[str, ...] = ()  # `table:id` of the first few rows that are there with other values
     records: tuple[str, ...] = ()  # ids of the image's chosen primary records, as `plain_id` gives them
     left: tuple[str, ...] = ()  # tables and columns that the live part does not have, one sentence each
+    notes: tuple[str, ...] = ()  # what else to know of rows that went in, one sentence each
 
 
 class Merging(Protocol):
@@ -88,6 +92,28 @@ def left_out(tables: Iterable[str], maps: Iterable[TableMap]) -> tuple[str, ...]
     """Say of which tables there are rows but nothing is known."""
     known = {map_.table for map_ in maps}
     return tuple(f"{table} is left out: the store has no such table" for table in tables if table not in known)
+
+
+def seen_later(path: object, counts: Iterable[Counts]) -> tuple[str, ...]:
+    """Say, where rows go in, that programs which keep what they have read do not see them at once."""
+    changed = any(one.inserted or one.updated for one in counts)
+    return (f"a program that has {path} open may see what was merged only when it opens it again",) if changed else ()
+
+
+def owner(map_: TableMap) -> str | None:
+    """Return the column that says whose a row is."""
+    return map_.fields.get("user") or map_.fields.get("scope")
+
+
+def is_of(map_: TableMap, row: dict[str, Any], users: Collection[str] | None) -> bool:
+    """Say whether a row without links is of one of some users; None: of anybody."""
+    column = owner(map_)
+    return users is None or (column is not None and str(row.get(column)) in users)
+
+
+def replaces(wanted: Wanted, map_: TableMap, row: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Say whether a row takes the place of the one before, which has other values."""
+    return wanted.conflict == "update" or (wanted.conflict == "newer" and later(map_, row, before))
 
 
 def later(map_: TableMap, row: dict[str, Any], before: dict[str, Any]) -> bool:

@@ -18,9 +18,8 @@ from memkeep.ops.scratch import scratch
 from memkeep.vault.vault import Vault
 
 _NAMED = 5
-TRANSACTIONAL = frozenset(
-    {"postgres", "sqlite"}
-)  # engines whose commit has nothing left that could fail: they come last
+# Engines whose commit has next to nothing left that could fail: they come last.
+TRANSACTIONAL = frozenset({"chroma", "postgres", "qdrant-local", "sqlite"})
 
 
 class TableMerge(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +116,26 @@ def merge(
                 wanted = msgspec.structs.replace(wanted, records=tuple(sorted(known)))
         _refuse_conflicts(conflict, done)
         if not dry_run:
-            for _, one in sorted(done, key=lambda pair: pair[0].live.engine in TRANSACTIONAL):
-                one.commit()
+            _commit(done, store, kept)
         return _outcome(done, omitted, conflict=conflict, user=user, kept=kept)
+
+
+def _commit(done: Sequence[tuple[_Pair, Merging]], store: Store, kept: str | None) -> None:
+    """Make all merges last; when one fails, say which had been made to last before."""
+    lasting: list[str] = []
+    for pair, one in sorted(done, key=lambda pair: pair[0].live.engine in TRANSACTIONAL):
+        try:
+            one.commit()
+        except StoreError as error:
+            if not lasting or kept is None:
+                raise
+            raise StoreError(
+                f"{pair.live.name} took nothing: {error.message}",
+                unchanged=f"{', '.join(lasting)} had been merged already; all as it was is snapshot {kept[:12]}.",
+                hint=f"memkeep restore {kept[:12]} --in-place --confirm={store.system}",
+                code=error.code,
+            ) from error
+        lasting.append(pair.live.name)
 
 
 def _pairs(images: Sequence[PartImage], store: Store) -> tuple[list[_Pair], list[Omission]]:
@@ -214,6 +230,11 @@ def _outcome(
         Finding(code="columns_left", severity=Severity.WARNING, part=pair.live.name, message=sentence)
         for pair, one in done
         for sentence in one.result.left
+    ]
+    findings += [
+        Finding(code="seen_later", severity=Severity.INFO, part=pair.live.name, message=sentence)
+        for pair, one in done
+        for sentence in one.result.notes
     ]
     result = MergeResult(
         conflict=conflict,
