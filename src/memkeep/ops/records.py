@@ -4,6 +4,7 @@ All rows are read once, at one moment, and wait on disk: a product keeps a memor
 another, and rows in an order that changes from day to day.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from memkeep.records.formats.base import About
 from memkeep.records.record import Record, Relationship
 from memkeep.records.shape import Mapper, Row
 from memkeep.records.spool import Names, Shelf, Spool
+from memkeep.records.wire import pack_vectors, unpack_vectors
 from memkeep.systems import shapes
 from memkeep.systems.base import Refine
 from memkeep.vault.vault import Vault
@@ -45,6 +47,7 @@ class Filters(Value, kw_only=True):
 
 
 ALL = Filters()
+_ORDER = ("carried", "vectors", "record", "relationship")
 
 
 class _Table(NamedTuple):
@@ -63,7 +66,9 @@ class RecordSource:
         self._filters = filters
         self._records = Spool(folder)
         self._relationships = Spool(folder)
-        self._shelves: dict[str, Shelf] = {}  # by the collection that the vectors belong to
+        self._shelves: dict[str, Shelf] = {}  # vectors, by the collection that they belong to
+        self._carried: dict[str, Shelf] = {}  # what other products' records had more, by the collection
+        self._renamed: dict[str, str] = {}  # ids here -> ids where the records are from
         self._folder = folder
         self._names = Names()
         self._since = None if filters.since is None else _since(filters.since)
@@ -84,12 +89,14 @@ class RecordSource:
         """Yield what joins them, in the order of source, target and type."""
         for made in self._relationships:
             assert isinstance(made, Relationship)  # noqa: S101 - nothing else was put in
-            yield made
+            ends = self._renamed.get(plain_id(made.source)), self._renamed.get(plain_id(made.target))
+            source, target = ends[0] or made.source, ends[1] or made.target
+            yield made if ends == (None, None) else msgspec.structs.replace(made, source=source, target=target)
 
     def take(self, tables: Sequence[_Table], refine: Refine, omitted: Sequence[str]) -> None:
-        """Read the rows of all collections, those that join others last."""
+        """Read the rows of all collections, those that others need first."""
         left = list(omitted)
-        for table in sorted(tables, key=lambda one: one.mapper.shape.kind == "relationship"):
+        for table in sorted(tables, key=lambda one: _ORDER.index(one.mapper.shape.kind)):
             for batch in _rows(table):
                 for row in batch:
                     self._take_row(table.mapper, row, refine)
@@ -106,7 +113,7 @@ class RecordSource:
         """Let go of what waits."""
         self._records.close()
         self._relationships.close()
-        for shelf in self._shelves.values():
+        for shelf in (*self._shelves.values(), *self._carried.values()):
             shelf.close()
 
     def __enter__(self) -> Self:
@@ -116,27 +123,44 @@ class RecordSource:
         self.close()
 
     def _take_row(self, mapper: Mapper, row: Row, refine: Refine) -> None:
+        if mapper.shape.kind == "carried":
+            self._shelf(self._carried, mapper.shape.of).add(str(row.get("id")), str(row.get("record")).encode())
+            return
         made = mapper.record(row)
-        if mapper.shape.kind == "vectors":
-            if self._filters.vectors and isinstance(made, Record) and made.vectors:
-                shelf = self._shelves.get(mapper.shape.of)
-                if shelf is None:
-                    shelf = self._shelves[mapper.shape.of] = Shelf(self._folder)
-                shelf.add(plain_id(made.id), made.vectors)
-        elif isinstance(made, Relationship):
-            if self._filters.user is None and self._filters.scope is None and self._since is None:
-                wanted = True
-            else:
-                wanted = plain_id(made.source) in self._names or plain_id(made.target) in self._names
-            if wanted:
+        if isinstance(made, Relationship):
+            if self._is_joined(made):
                 self._relationships.add("\0".join((made.source, made.target, made.type, made.id or "")), made)
+        elif mapper.shape.kind == "vectors":
+            if self._filters.vectors and made.vectors:
+                self._shelf(self._shelves, mapper.shape.of).add(plain_id(made.id), pack_vectors(made.vectors))
         else:
-            made = refine(made)
-            if self._is_wanted(made):
-                self._names.add(plain_id(made.id))
-                if not self._filters.vectors:
-                    made = msgspec.structs.replace(made, vectors={})
-                self._records.add(f"{'' if made.primary else '~'}\0{made.collection}\0{made.id}", made)
+            self._take_record(mapper, made, refine)
+
+    def _take_record(self, mapper: Mapper, made: Record, refine: Refine) -> None:
+        here = made.id
+        if (carried := self._carried.get(made.collection)) is not None and (said := carried.find(here)):
+            made = _restored(mapper, made, said)
+        made = refine(made) if made.system == self._about.system else made
+        if self._is_wanted(made):
+            self._names.add(plain_id(here))
+            if made.id != here:
+                self._renamed[plain_id(here)] = made.id
+            if not self._filters.vectors:
+                made = msgspec.structs.replace(made, vectors={})
+            elif not made.vectors and (shelf := self._shelves.get(mapper.map.collection)) is not None:
+                made = msgspec.structs.replace(made, vectors=unpack_vectors(shelf.find(plain_id(here))))
+            self._records.add(f"{'' if made.primary else '~'}\0{made.collection}\0{made.id}", made)
+
+    def _shelf(self, shelves: dict[str, Shelf], of: str) -> Shelf:
+        if of not in shelves:
+            shelves[of] = Shelf(self._folder)
+        return shelves[of]
+
+    def _is_joined(self, made: Relationship) -> bool:
+        """Say whether a relationship goes along: when nothing is chosen, or one of its ends is."""
+        if self._filters.user is None and self._filters.scope is None and self._since is None:
+            return True
+        return plain_id(made.source) in self._names or plain_id(made.target) in self._names
 
     def _is_wanted(self, made: Record) -> bool:
         filters = self._filters
@@ -150,16 +174,14 @@ class RecordSource:
         return any(time is not None and time >= self._since for time in times)
 
     def _whole(self, made: Record) -> Record:
-        """Return a record with the vectors that lie elsewhere, and the name of the model where the store says it."""
-        vectors = made.vectors
-        if not vectors and (shelf := self._shelves.get(made.collection)) is not None:
-            vectors = shelf.find(plain_id(made.id))
-        if self._model is not None and vectors:
-            vectors = {
-                name: msgspec.structs.replace(one, model=self._model) if one.model is None else one
-                for name, one in vectors.items()
-            }
-        return made if vectors is made.vectors else msgspec.structs.replace(made, vectors=vectors)
+        """Return a record whose vectors name their model, where the store says it."""
+        if self._model is None or not made.vectors:
+            return made
+        vectors = {
+            name: msgspec.structs.replace(one, model=self._model) if one.model is None else one
+            for name, one in made.vectors.items()
+        }
+        return msgspec.structs.replace(made, vectors=vectors)
 
 
 @contextmanager
@@ -259,6 +281,15 @@ def _read(source: RecordSource, system: str, parts: Sequence[tuple[Part, Opened]
 def _rows(table: _Table) -> Iterator[list[Row]]:
     if isinstance(table.opened, RowReader):
         yield from table.opened.rows(table.mapper.map)
+
+
+def _restored(mapper: Mapper, made: Record, said: bytes) -> Record:
+    try:
+        whole = mapper.restored(made, json.loads(said))
+    except (ValueError, RecursionError):
+        return made
+    assert isinstance(whole, Record)  # noqa: S101 - a record is given back as one
+    return whole
 
 
 def _said(filters: Filters) -> dict[str, object]:

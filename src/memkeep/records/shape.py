@@ -5,6 +5,7 @@ for what a map calls a vector. The keys of a JSON object in a column of Postgres
 """
 
 import json
+import math
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -22,6 +23,9 @@ Form = Literal["comma", "json", "list"]
 CARRIED = "memkeep"
 """The key under which a product that takes any key keeps what it has no field for."""
 
+SIDE_TABLE = "memkeep_carried"
+"""The table in which a database keeps that where the product takes no key but its own: `id`, and `record`, JSON."""
+
 _NUMBERS = frozenset({"importance", "confidence", "heat", "strength"})
 _BORNE = frozenset({"id", "text", "collection", "primary", "system", "native", "vectors"})
 _EMPTY: tuple[Any, ...] = (None, (), {}, "")
@@ -30,13 +34,15 @@ _EMPTY: tuple[Any, ...] = (None, (), {}, "")
 class Shape(Value, kw_only=True):
     """Which columns of a collection are which fields of a record, and how they spell them."""
 
-    kind: Literal["record", "relationship", "vectors"] = "record"
-    of: str = ""  # of `vectors`: the collection whose records they belong to, by the same id
+    kind: Literal["record", "relationship", "vectors", "carried"] = "record"
+    of: str = ""  # of `vectors` and `carried`: the collection whose records they belong to, by the same id
     fields: dict[str, str] = {}  # field of `Record` or `Relationship` -> column; `id` is the map's own
     times: dict[str, TimeUnit] = {}
     forms: dict[str, Form] = {}
     inner: str | None = None  # a column with the text of a JSON object; fields may lie in it, `metadata.tier`
     free: str | None = None  # "" or "payload.": the product takes any key under this prefix; None: no such
+    side: bool = False  # what has no column is carried in `SIDE_TABLE`
+    whole: bool = False  # times that are numbers are whole ones
     like: str = "2026-01-02T03:04:05+00:00"  # how the product spells a time as text
 
 
@@ -80,7 +86,7 @@ class Mapper:
             fields = {"text": ""} | {f: v for f, v in fields.items() if f in Record.__struct_fields__}
             primary = self.map.primary
             made = Record(id=name, primary=primary, vectors=vectors, metadata=cells, native=native, **fields, **common)
-        return _with_carried(made, carried) if carried else made
+        return self.restored(made, carried) if carried else made
 
     def _take_fields(self, cells: Row, native: Row) -> dict[str, Any]:
         """Move what are fields out of the cells; where a field alone would not give it back, into `native`."""
@@ -136,20 +142,45 @@ class Mapper:
 
     def carried(self, made: Portable) -> dict[str, Any]:
         """Return what a product without a field for it must carry so that the way back loses nothing; plain JSON."""
-        left: dict[str, Any] = {
+        said = {field: value for field, value in _said(made).items() if value not in _EMPTY}
+        taken = {"text", "vectors", *self.shape.fields}
+        left = {field: to_plain(value) for field, value in said.items() if field not in taken}
+        near = {field: value for field, value in said.items() if field in self._fields or field in self._inner}
+        exact = {
             field: to_plain(value)
-            for field, value in _said(made).items()
-            if field not in {"id", "text", "vectors", *self.shape.fields} and value not in _EMPTY
+            for field, value in near.items()
+            if self._read(field, self._write(field, value)) != value
         }
         models = {name: one.model for name, one in _vectors(made).items() if one.model}
-        return left | ({"models": models} if models else {})
+        return left | ({"exact": exact} if exact else {}) | ({"models": models} if models else {})
+
+    def restored(self, made: Portable, said: Any) -> Portable:
+        """Return a record with what was carried for it; what was changed here since stays changed."""
+        if not isinstance(said, dict) or not isinstance(said.get("system"), str):
+            return made
+        try:
+            known = {name: from_plain(value) for name, value in said.items() if name in made.__struct_fields__}
+            exact = {name: from_plain(value) for name, value in dict(said.get("exact") or {}).items()}
+        except ValueError:
+            return made
+        for said_of in (known, exact):
+            if "tags" in said_of:
+                said_of["tags"] = tuple(said_of["tags"])
+        known |= {
+            field: value
+            for field, value in exact.items()
+            if getattr(made, field, None) == self._read(field, self._write(field, value))
+        }
+        if isinstance(made, Record) and (models := said.get("models")):
+            known["vectors"] = {n: msgspec.structs.replace(v, model=models.get(n)) for n, v in made.vectors.items()}
+        return msgspec.structs.replace(made, **({"native": {}, "metadata": {}} | known))
 
     def lost(self, made: Portable) -> list[str]:
         """Return the fields of a record that the product has no place for at all."""
         gone = [
             f"vectors.{name}" if name else "vectors" for name in _vectors(made) if not _vector_column(name, self.map)
         ]
-        if self.shape.free is None:
+        if self.shape.free is None and not self.shape.side:
             taken = _BORNE | self.shape.fields.keys()
             gone += [field for field, value in _said(made).items() if field not in taken and value not in _EMPTY]
         return gone
@@ -205,28 +236,14 @@ class Mapper:
         if unit == "iso":
             return moments.to_text(value, like=self.shape.like) or value
         if unit is not None:
-            return moments.to_number(value, "s" if unit == "auto" else unit)
+            number = moments.to_number(value, "s" if unit == "auto" else unit)
+            return number if number is None or not self.shape.whole else math.floor(number)
         if field == "tags":
             form = self.shape.forms.get(field, "json")
             if form == "json":
                 return json.dumps(list(value), ensure_ascii=False)
             return ",".join(value) if form == "comma" else list(value)
         return value
-
-
-def _with_carried(made: Portable, said: Any) -> Portable:
-    """Put back what another product carried for this record."""
-    if not isinstance(said, dict) or not isinstance(said.get("system"), str):
-        return made
-    try:
-        known = {name: from_plain(value) for name, value in said.items() if name in made.__struct_fields__}
-    except ValueError:
-        return made
-    if "tags" in known:
-        known["tags"] = tuple(known["tags"])
-    if isinstance(made, Record) and (models := said.get("models")):
-        known["vectors"] = {n: msgspec.structs.replace(v, model=models.get(n)) for n, v in made.vectors.items()}
-    return msgspec.structs.replace(made, **({"native": {}, "metadata": {}} | known))
 
 
 def _said(made: Portable) -> dict[str, Any]:

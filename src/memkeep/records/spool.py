@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from memkeep.records.record import Portable, Vector
+from memkeep.records.record import Portable
 from memkeep.records.wire import pack, unpack
 
 if TYPE_CHECKING:
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
 
 _DIGEST = 16
 _BUFFER = 1 << 20
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(dict[str, Vector]).decode
 
 
 class Spool:
@@ -82,7 +78,7 @@ class Names:
 
 
 class Shelf:
-    """Vectors in a file without a name, found again by what names their record."""
+    """Bytes in a file without a name, found again by what names their record."""
 
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=_BUFFER)  # noqa: SIM115 - `close` closes it
@@ -93,20 +89,19 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._names)
 
-    def add(self, name: str, vectors: dict[str, Vector]) -> None:
-        """Take in the vectors of a record; of two under one name the later one counts."""
-        data = _encode(vectors)
+    def add(self, name: str, data: bytes) -> None:
+        """Take in what belongs to a record; of two under one name the later one counts."""
         self._file.write(data)
         self._names.add(name)
         self._starts.append(self._starts[-1] + len(data))
         self._index = None
 
-    def find(self, name: str) -> dict[str, Vector]:
-        """Return the vectors of a record; none when there are none."""
+    def find(self, name: str) -> bytes:
+        """Return what belongs to a record; no bytes when there is nothing."""
         import numpy as np
 
         if not len(self):
-            return {}
+            return b""
         if self._index is None:
             self._file.flush()
             names = self._names.array()
@@ -116,10 +111,10 @@ class Shelf:
         wanted = np.frombuffer(_digest(name), f"S{_DIGEST}")[0]
         at = int(names.searchsorted(wanted, side="right")) - 1
         if at < 0 or names[at] != wanted:
-            return {}
+            return b""
         number = int(order[at])
         start, end = self._starts[number], self._starts[number + 1]
-        return _decode(os.pread(self._file.fileno(), end - start, start))
+        return os.pread(self._file.fileno(), end - start, start)
 
     def strangers(self, known: Names) -> int:
         """Return how many have a name that is none of the known ones."""

@@ -17,6 +17,7 @@ _KINDS: tuple[type[Record] | type[Relationship], ...] = (Record, Relationship)
 _SIZES = {"f16": 2, "f32": 4, "f64": 8, "sparse": 8}  # bytes of one element
 _PLAIN = 2  # added to the kind where JSON follows
 _encode = msgspec.msgpack.Encoder().encode
+_vectors = msgspec.msgpack.Decoder(dict[str, Vector])
 _decoders = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 
 
@@ -35,6 +36,16 @@ def unpack(data: bytes | memoryview) -> Portable:
     if kind < _PLAIN:
         return _decoders[kind].decode(body)
     return from_json(bytes(body), _KINDS[kind - _PLAIN])
+
+
+def pack_vectors(vectors: dict[str, Vector]) -> bytes:
+    """Return the vectors of a record as bytes."""
+    return _encode(vectors)
+
+
+def unpack_vectors(data: bytes) -> dict[str, Vector]:
+    """Return what `pack_vectors` was given; none for no bytes."""
+    return _vectors.decode(data) if data else {}
 
 
 def plain_json(made: Portable) -> bytes:

@@ -1,0 +1,45 @@
+"""The contract of a target: how records of any product become rows of one, and how an empty store of it is made."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from memkeep.model import Store, TableMap, Value
+from memkeep.records.record import Record
+from memkeep.records.shape import Row
+from memkeep.systems.base import Known
+
+
+class Wish(Value, kw_only=True):
+    """What a new store is to take."""
+
+    dims: int | None = None  # of the vectors; None: no record has one
+    model: str | None = None
+
+
+class Target(Protocol):
+    """A product that records can move to. Stateless."""
+
+    name: str
+    """The system's."""
+
+    names: tuple[str, ...]
+    """What a person calls it before a path: `mem0:/new/folder`."""
+
+    def identity(self, system: str, identity: str) -> str:
+        """Return the id that a record of another system has here."""
+        ...
+
+    def complete(self, made: Record, row: Row, map_: TableMap) -> Row:
+        """Return a new row of a record from elsewhere with all that the product needs in it."""
+        ...
+
+    def beside(self, made: Record, known: Known) -> Iterable[tuple[str, Row]]:
+        """Yield what such a record needs in other collections, by their name: its user, its categories."""
+        ...
+
+    def create(self, name: str, place: str, wish: Wish) -> Store:
+        """Make an empty store as the product makes it, at a path or URL where nothing is, and return it.
+
+        Raises `RefusedError` (`target_exists`) and `StoreError`.
+        """
+        ...
