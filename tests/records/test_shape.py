@@ -39,7 +39,7 @@ def test_a_row_becomes_a_record() -> None:
     assert isinstance(made, Record)
     assert (made.text, made.tags, made.access_count) == ("one", ("x", "y"), 2)
     assert made.created_at == "2023-11-14T22:13:20+00:00"
-    assert made.metadata == {"why": None, "n": 3, "metadata": {"access_count": 2, "tier": "core"}}
+    assert made.metadata == {"n": 3, "metadata": {"access_count": 2, "tier": "core"}}
     assert not made.native
 
 

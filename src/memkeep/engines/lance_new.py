@@ -28,6 +28,10 @@ def create(folder: Path, columns: dict[str, str | int]) -> None:
     ]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        library.write_dataset(pa.table({field.name: pa.array([], field.type) for field in fields}), str(folder), data_storage_version="2.0")
+        library.write_dataset(
+            pa.table({field.name: pa.array([], field.type) for field in fields}),
+            str(folder),
+            data_storage_version="2.0",
+        )
     except OSError as error:
         raise StoreError(f"{folder} can't be made: {error}", hint="df -h") from error

@@ -28,11 +28,13 @@ def create(path: Path, schema: str, *, wal: bool = False) -> None:
                 con.execute("PRAGMA journal_mode = WAL")
         finally:
             con.close()
-        os.chmod(new, 0o600)
+        new.chmod(0o600)
         os.link(new, path)
         new.unlink()
     except FileExistsError:
-        raise RefusedError(f"there is something at {path} already", hint=f"ls -l {path}", code="target_exists") from None
+        raise RefusedError(
+            f"there is something at {path} already", hint=f"ls -l {path}", code="target_exists"
+        ) from None
     except (OSError, apsw.Error) as error:
         raise StoreError(f"{path} can't be made: {error}", hint=f"df -h {shlex.quote(str(path.parent))}") from error
 

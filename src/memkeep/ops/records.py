@@ -178,8 +178,8 @@ class RecordSource:
         if self._model is None or not made.vectors:
             return made
         vectors = {
-            name: msgspec.structs.replace(one, model=self._model) if one.model is None else one
-            for name, one in made.vectors.items()
+            name: msgspec.structs.replace(one, model=self._model) if one.model is None and one.type != "sparse" else one
+            for name, one in sorted(made.vectors.items())
         }
         return msgspec.structs.replace(made, vectors=vectors)
 

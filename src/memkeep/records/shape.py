@@ -42,7 +42,7 @@ class Shape(Value, kw_only=True):
     inner: str | None = None  # a column with the text of a JSON object; fields may lie in it, `metadata.tier`
     free: str | None = None  # "" or "payload.": the product takes any key under this prefix; None: no such
     side: bool = False  # what has no column is carried in `SIDE_TABLE`
-    whole: bool = False  # times that are numbers are whole ones
+    numbers: Literal["any", "whole", "float"] = "any"  # what times that are numbers are
     like: str = "2026-01-02T03:04:05+00:00"  # how the product spells a time as text
 
 
@@ -77,6 +77,7 @@ class Mapper:
             for column in [column for column, value in row.items() if value.__class__ is Vector]
         }
         fields = self._take_fields(cells, native)
+        cells = {column: value for column, value in cells.items() if value is not None or self._is_free(column)}
         carried = self._take_carried(cells)
         common: dict[str, Any] = {"collection": self.map.collection, "system": self._system}
         made: Portable
@@ -212,9 +213,11 @@ class Mapper:
         return () if ours else [name for name, value in row.items() if value is None]
 
     def _fits(self, column: str, columns: Collection[str]) -> bool:
-        return column in columns or (
-            self.shape.free is not None and self.shape.inner is None and column.startswith(self.shape.free)
-        )
+        return column in columns or self._is_free(column)
+
+    def _is_free(self, column: str) -> bool:
+        """Say whether a column is a key that the product takes whatever it is called."""
+        return self.shape.free is not None and self.shape.inner is None and column.startswith(self.shape.free)
 
     def _read(self, field: str, raw: Any) -> Any:
         """Return a raw value as a field's; None when it is no such thing."""
@@ -237,7 +240,9 @@ class Mapper:
             return moments.to_text(value, like=self.shape.like) or value
         if unit is not None:
             number = moments.to_number(value, "s" if unit == "auto" else unit)
-            return number if number is None or not self.shape.whole else math.floor(number)
+            if number is None or self.shape.numbers == "any":
+                return number
+            return math.floor(number) if self.shape.numbers == "whole" else float(number)
         if field == "tags":
             form = self.shape.forms.get(field, "json")
             if form == "json":

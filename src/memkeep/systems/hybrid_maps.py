@@ -10,7 +10,7 @@ import msgspec
 
 from memkeep.model import TableMap, TimeUnit
 from memkeep.records.record import Record
-from memkeep.records.shape import Shape
+from memkeep.records.shape import SIDE_TABLE, Shape
 from memkeep.systems.maps import table_map
 from memkeep.systems.marks import is_hybrid_facts
 
@@ -40,6 +40,7 @@ _SECONDARY = {
     "provenance_edges": _Table({"text": "source_text", "category": "edge_type", "source": "source_type"}, time="iso"),
     "event_log": _Table({"text": "content", "category": "event_type"}, time="iso"),
     "narratives": _Table({"text": "narrative_text", "category": "tag"}),
+    SIDE_TABLE: _Table({"text": "record"}),
     "edicts": _Table(),
     "learnings": _Table({"text": "content", "category": "type", "scope": "area"}, time="iso"),
     "issues": _Table({"text": "title", "category": "severity"}, time="iso"),
@@ -114,11 +115,14 @@ def shape(map_: TableMap) -> Shape:
     if map_.collection in _JOINS:
         source, target, type_ = _JOINS[map_.collection]
         fields = {"source": source, "target": target, "type": type_, "strength": "strength", "created_at": "created_at"}
-        return Shape(kind="relationship", fields=fields, times={"created_at": "auto"})
+        return Shape(kind="relationship", fields=fields, times={"created_at": "auto"}, numbers="whole")
     if map_.collection.startswith("lance_"):
         of = "fact_aliases" if map_.fields.get("text") == "aliasText" else "facts"
-        return Shape(kind="vectors", of=of, fields=fields, times=times)
-    return Shape(fields=fields, times=times, forms={"tags": "comma"})
+        return Shape(kind="vectors", of=of, fields=fields, times=times, numbers="float")
+    if map_.collection == SIDE_TABLE:
+        return Shape(kind="carried", of="facts")
+    side = map_.collection == "facts"
+    return Shape(fields=fields, times=times, forms={"tags": "comma"}, side=side, numbers="whole")
 
 
 def refined(record: Record) -> Record:

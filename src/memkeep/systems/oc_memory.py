@@ -6,7 +6,7 @@ Times are naive UTC ISO text; embeddings are raw float32. What its own export wr
 from pathlib import Path
 
 from memkeep.model import Part, Role, Store, TableMap
-from memkeep.records.shape import Shape
+from memkeep.records.shape import SIDE_TABLE, Shape
 from memkeep.systems.base import Known, Places, Refine
 from memkeep.systems.look import Look
 from memkeep.systems.maps import table_map
@@ -51,12 +51,14 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:  # noqa: ARG0
         times={"updated_at": "iso"},
         primary=False,
     )
+    side = tables.get(SIDE_TABLE, ())
+    carried = table_map(SIDE_TABLE, SIDE_TABLE, side, fields={"text": "record"}, primary=False)
     part = Part(
         name=path.name,
         engine="sqlite",
         role=Role.CANONICAL,
         path=str(path),
-        maps=tuple(each for each in (cells, scenes) if each),
+        maps=tuple(each for each in (cells, scenes, carried) if each),
     )
     count, dims = look.rows(path, _COUNT), look.rows(path, _DIMS)
     return [
@@ -87,7 +89,10 @@ def shape(map_: TableMap) -> Shape:
     known = dict(map_.fields)
     if map_.collection == "cells":
         known |= {"access_count": "access_count"}
-    return Shape(fields=known, times=map_.times, like="2026-01-02T03:04:05")
+    if map_.collection == SIDE_TABLE:
+        return Shape(kind="carried", of="cells")
+    side = map_.collection == "cells"
+    return Shape(fields=known, times=map_.times, side=side, like="2026-01-02T03:04:05")
 
 
 def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature

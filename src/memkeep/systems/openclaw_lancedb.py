@@ -143,10 +143,10 @@ _PRO_TIMES = ("last_accessed_at", "valid_from", "valid_until")
 def shape(map_: TableMap) -> Shape:
     """Return how memories are records; pro keeps much of what it knows in the JSON text `metadata`."""
     if "timestamp" not in map_.fields.values():
-        return Shape(fields=map_.fields, times=map_.times)
+        return Shape(fields=map_.fields, times=map_.times, numbers="float")
     times: dict[str, TimeUnit] = {**map_.times, "created_at": "ms", **dict.fromkeys(_PRO_TIMES, "ms")}
     fields = map_.fields | {field: f"metadata.{key}" for field, key in _PRO.items()}
-    return Shape(fields=fields, times=times, inner="metadata", free="metadata.")
+    return Shape(fields=fields, times=times, inner="metadata", free="metadata.", numbers="float")
 
 
 def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature

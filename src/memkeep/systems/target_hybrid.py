@@ -16,7 +16,7 @@ from memkeep.systems.detect import discover
 from memkeep.systems.target import Wish
 
 name = openclaw_hybrid.name
-names = (openclaw_hybrid.name, "hybrid")
+names: tuple[str, ...] = (openclaw_hybrid.name, "hybrid")
 
 # The tables that a store must have for the product to open it, as 2026.4.273 has them; it adds the others itself.
 _SCHEMA = """
@@ -94,7 +94,9 @@ def create(name: str, place: str, wish: Wish) -> Store:  # noqa: ARG001 - the co
     """Make a folder with `facts.db` and, where records have vectors, the table of LanceDB."""
     folder = Path(place)
     if (folder / "lancedb").exists():
-        raise RefusedError(f"there is something at {folder / 'lancedb'} already", hint=f"ls {folder}", code="target_exists")
+        raise RefusedError(
+            f"there is something at {folder / 'lancedb'} already", hint=f"ls {folder}", code="target_exists"
+        )
     schema = _SCHEMA + sqlite_new.side_table(SIDE_TABLE)
     provider, _, model = (wish.model or "").rpartition("/")
     if model:
@@ -102,8 +104,8 @@ def create(name: str, place: str, wish: Wish) -> Store:  # noqa: ARG001 - the co
         schema += f"INSERT INTO embedding_meta VALUES (1, {values}, 0);\n"  # noqa: S608 - quoted
     sqlite_new.create(folder / "facts.db", schema, wal=True)
     if wish.dims:
-        columns = {"id": "string", "text": "string", "why": "string", "vector": wish.dims, "importance": "double"}
-        columns |= {"category": "string", "createdAt": "double"}
+        columns: dict[str, str | int] = {"id": "string", "text": "string", "why": "string", "vector": wish.dims}
+        columns |= {"importance": "double", "category": "string", "createdAt": "double"}
         lance_new.create(folder / "lancedb" / "memories.lance", columns)
     return discover([folder])[0]
 

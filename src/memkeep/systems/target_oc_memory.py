@@ -15,7 +15,7 @@ from memkeep.systems.detect import discover
 from memkeep.systems.target import Wish
 
 name = oc_memory.name
-names = (oc_memory.name,)
+names: tuple[str, ...] = (oc_memory.name,)
 
 # As the product of 5738c61 makes it.
 _SCHEMA = """

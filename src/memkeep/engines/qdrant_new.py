@@ -1,0 +1,41 @@
+"""Make a new, empty collection of Qdrant: in a server, or in a folder of its local mode."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from memkeep.engines import sqlite_new
+from memkeep.engines.qdrant_http import Server, address
+from memkeep.engines.qdrant_rebuild import existing
+from memkeep.errors import RefusedError, StoreError
+
+# As qdrant-client's local mode makes it (qdrant_client/local/persistence.py).
+_POINTS = "CREATE TABLE points (id TEXT PRIMARY KEY, point BLOB);"
+
+
+def create(url: str, settings: dict[str, Any]) -> None:
+    """Make a collection in a server; one that is there and empty is used.
+
+    Raises `RefusedError` (`target_exists`) and `StoreError`.
+    """
+    with Server(address(url)) as server:
+        if existing(server) is None:
+            server.send("PUT", server.where.path, settings)
+            return
+        if server.send("POST", f"{server.where.path}/points/count", {"exact": True})["count"]:
+            raise RefusedError(
+                f"{url} is there already, and not empty", hint=f"memkeep discover {url}", code="target_exists"
+            )
+
+
+def create_local(folder: Path, collection: str, settings: dict[str, Any]) -> Path:
+    """Make a folder of the local mode with one collection; return the database of its points."""
+    if folder.exists():
+        raise RefusedError(f"there is something at {folder} already", hint=f"ls {folder}", code="target_exists")
+    file = folder / "collection" / collection / "storage.sqlite"
+    sqlite_new.create(file, _POINTS)
+    try:
+        (folder / "meta.json").write_text(json.dumps({"collections": {collection: settings}, "aliases": {}}))
+    except OSError as error:
+        raise StoreError(f"{folder} can't be written: {error.strerror}", hint="df -h") from error
+    return file

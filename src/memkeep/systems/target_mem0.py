@@ -1,0 +1,100 @@
+"""Records into mem0: Qdrant's local mode in a folder, a collection of a Qdrant server, or a table of pgvector."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from memkeep.engines import postgres_new, qdrant_new, sqlite_new
+from memkeep.errors import UsageError
+from memkeep.model import Part, Role, Store, TableMap, is_url
+from memkeep.records.ids import as_uuid
+from memkeep.records.record import Record
+from memkeep.records.shape import Row
+from memkeep.systems import mem0, servers
+from memkeep.systems.base import Known
+from memkeep.systems.target import Wish
+
+name = mem0.name
+names: tuple[str, ...] = (mem0.name,)
+
+COLLECTION = "mem0"
+TABLE = "memories"  # of the self-hosted server (POSTGRES_COLLECTION_NAME)
+_HISTORY = """
+CREATE TABLE history (
+    id TEXT PRIMARY KEY, memory_id TEXT, old_memory TEXT, new_memory TEXT, event TEXT, created_at DATETIME,
+    updated_at DATETIME, is_deleted INTEGER, actor_id TEXT, role TEXT);
+CREATE TABLE messages (
+    id TEXT PRIMARY KEY, session_scope TEXT, role TEXT, content TEXT, name TEXT, created_at DATETIME);
+"""
+
+
+def identity(system: str, identity: str) -> str:
+    """Return a UUID: Qdrant and the table of pgvector take nothing else that a product could have."""
+    return as_uuid(system, identity)
+
+
+def complete(made: Record, row: Row, map_: TableMap) -> Row:
+    """Give a memory the keys that the product always writes: the hash of the text, and for its own search the text."""
+    before = map_.fields["text"].removesuffix("data")
+    text = made.text.encode("utf-8", "surrogatepass")
+    filled = {f"{before}data": made.text, f"{before}hash": hashlib.md5(text, usedforsecurity=False).hexdigest()}
+    filled[f"{before}text_lemmatized"] = made.text
+    if (until := row.get(f"{before}expiration_date")) is not None:
+        filled[f"{before}expiration_date"] = str(until)[:10]
+    return row | filled
+
+
+def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: ARG001 - the contract's signature
+    """Yield nothing: the history is of what the product did."""
+    return ()
+
+
+def create(name: str, place: str, wish: Wish) -> Store:
+    """Make an empty collection or table; beside a folder's points `history.db`."""
+    if wish.dims is None:
+        raise UsageError(
+            f"{name} keeps vectors, and no record has one: their size is not known",
+            hint="memkeep embed STORE --missing   # on the source, then migrate again",
+        )
+    if is_url(place):
+        part = _in_server(place, wish.dims)
+        return Store(system=mem0.name, path=part.path, root="", parts=(part,), records=0)
+    folder = Path(place).expanduser().absolute()
+    sqlite_new.create(folder / "history.db", _HISTORY)
+    settings = {"vectors": {"size": wish.dims, "distance": "Cosine", "on_disk": True}}
+    file = qdrant_new.create_local(folder / "qdrant", COLLECTION, settings)
+    part = Part(
+        name=f"qdrant/collection/{COLLECTION}/storage.sqlite",
+        engine="qdrant-local",
+        role=Role.CANONICAL,
+        path=str(file),
+        maps=(_map(COLLECTION, "", "vector"),),
+    )
+    return Store(system=mem0.name, path=str(folder), root=str(folder), parts=(part,), records=0)
+
+
+def _in_server(url: str, dims: int) -> Part:
+    bare, only = servers.without_tables(url)
+    if urlsplit(bare).scheme.startswith("postgres"):
+        table = next(iter(only), f"public.{TABLE}")
+        postgres_new.create_vectors(bare, table, dims)
+        maps = (_map(table, "payload.", "vector"),)
+        return Part(name="postgres", engine="postgres", role=Role.CANONICAL, path=bare, include=(table,), maps=maps)
+    name = unquote(urlsplit(bare).path.strip("/").rpartition("/")[2]) or COLLECTION
+    part = servers.collection(bare, "qdrant", name)
+    qdrant_new.create(part.path, {"vectors": {"size": dims, "distance": "Cosine", "on_disk": True}})
+    return Part(name=part.name, engine="qdrant", role=Role.CANONICAL, path=part.path, maps=(_map(name, "", "vector"),))
+
+
+def _map(table: str, before: str, vector: str) -> TableMap:
+    keys = {"text": "data", "user": "user_id", "scope": "agent_id", "created_at": "created_at"}
+    keys |= {"updated_at": "updated_at"}
+    return TableMap(
+        collection=table.rpartition(".")[2],
+        table=table,
+        id="id",
+        fields={field: before + key for field, key in keys.items()},
+        vectors=(vector,),
+        times={"created_at": "iso", "updated_at": "iso"},
+    )

@@ -1,0 +1,117 @@
+"""Records into OpenMemory: a row in its database, with its user and its app, and a point in Qdrant under the same id.
+
+A new store has its points in a folder of Qdrant's local mode, `qdrant-local`, unless `QDRANT_HOST` or a compose file
+in the folder says where its Qdrant is, which is then used.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from memkeep.engines import qdrant_new, sqlite_new
+from memkeep.model import Store, TableMap
+from memkeep.records.ids import as_uuid
+from memkeep.records.record import Record
+from memkeep.records.shape import Row
+from memkeep.systems import openmemory
+from memkeep.systems.base import Known
+from memkeep.systems.detect import discover
+from memkeep.systems.openmemory_maps import MEMORIES, POINTS
+from memkeep.systems.openmemory_schema import SCHEMA
+from memkeep.systems.target import Wish
+
+name = openmemory.name
+names: tuple[str, ...] = (openmemory.name,)
+
+_COLLECTION = "openmemory"
+_LOCAL = "qdrant-local"
+_USER, _APP = "default_user", "openmemory"  # the product's own for whom nobody says
+_STATES = {"active", "paused", "archived", "deleted"}
+_GONE = {"superseded": "archived"}
+_TIME = "1970-01-01 00:00:00.000000"
+
+
+def identity(system: str, identity: str) -> str:
+    """Return a UUID as the database spells it: 32 hex digits, of which one is always a letter.
+
+    An id that reads as a number is destroyed by the type that the product declares for its columns.
+    """
+    plain = as_uuid(system, identity).replace("-", "")
+    while not _is_safe(plain):
+        plain = as_uuid(system, f"{identity}#{plain}").replace("-", "")
+    return plain
+
+
+def complete(made: Record, row: Row, map_: TableMap) -> Row:
+    """Give a memory its user and app; a point what mem0 writes into it. Memories that are gone have no point."""
+    if map_.collection.startswith(POINTS):
+        text = made.text.encode("utf-8", "surrogatepass")
+        known = {key: value for key, value in row.items() if key.startswith("vector") or key == "bm25"}
+        point = {
+            "id": str(uuid.UUID(str(row["id"]))),
+            "data": made.text,
+            "hash": hashlib.md5(text, usedforsecurity=False).hexdigest(),
+            "user_id": made.user or _USER,
+            "source_app": "openmemory",
+            "mcp_client": made.agent or _APP,
+        }
+        return point | {key: row[key] for key in ("created_at", "updated_at") if row.get(key)} | known
+    if map_.collection != MEMORIES:
+        return row
+    user = _user_id(made)
+    state = _GONE.get(made.status or "active", made.status or "active")
+    created = row.get("created_at") or row.get("updated_at") or _TIME
+    return row | {
+        "content": made.text,
+        "user_id": user,
+        "app_id": _app_id(user, made.agent or _APP),
+        "state": state if state in _STATES else "active",
+        "created_at": created,
+        "updated_at": row.get("updated_at") or created,
+    }
+
+
+def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: ARG001 - the contract's signature
+    """Yield the user, the app and the categories of a memory."""
+    owner, app, user = made.user or _USER, made.agent or _APP, _user_id(made)
+    times = {"created_at": _TIME, "updated_at": _TIME}
+    yield "users", {"id": user, "user_id": owner, "name": owner, "metadata": "{}", **times}
+    app_row = {"id": _app_id(user, app), "owner_id": user, "name": app, "metadata": "{}", "is_active": 1}
+    yield "apps", app_row | times
+    for tag in made.tags:
+        category = identity("category", tag)
+        yield "categories", {"id": category, "name": tag, "description": f"Category: {tag}", **times}
+        yield "memory_categories", {"memory_id": identity(made.system, made.id), "category_id": category}
+
+
+def create(name: str, place: str, wish: Wish) -> Store:  # noqa: ARG001 - the contract's signature
+    """Make an empty database, and a collection for the points where records have vectors."""
+    folder = Path(place).expanduser().absolute()
+    sqlite_new.create(folder / "api" / "openmemory.db", SCHEMA)
+    store = discover([folder])[0]
+    served = [part for part in store.parts if part.engine == "qdrant"]
+    if wish.dims is None:
+        return store
+    settings = {"vectors": {"size": wish.dims, "distance": "Cosine", "on_disk": True}}
+    for part in served[:1]:
+        qdrant_new.create(part.path, settings)
+    if not served:
+        qdrant_new.create_local(folder / _LOCAL, _COLLECTION, settings)
+    return discover([folder])[0]
+
+
+def _user_id(made: Record) -> str:
+    return identity("user", made.user or _USER)
+
+
+def _app_id(user: str, app: str) -> str:
+    return identity("app", f"{user}/{app}")
+
+
+def _is_safe(plain: str) -> bool:
+    try:
+        float(plain)
+    except ValueError:
+        return True
+    return False
