@@ -62,7 +62,7 @@ def unfit(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, str):
-        return "" if _is_text(value) else "it has text that is no Unicode"
+        return "" if is_text(value) else "it has text that is no Unicode"
     if isinstance(value, int | float):
         good = value in _INTEGERS if isinstance(value, int) else math.isfinite(value)
         return "" if good else f"it has the number {value}, which JSON has no form for"
@@ -103,15 +103,15 @@ def _good_id(name: object) -> int | str:
 
 
 def _bad_key(key: object) -> str:
-    return "" if isinstance(key, str) and _is_text(key) else "it has a key that is no text"
+    return "" if is_text(key) else "it has a key that is no text"
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: object) -> bool:
+    """Say whether a value is text that UTF-8 has a form for."""
     try:
-        value.encode()
+        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _from_point(vector: qdrant_edge.Vector) -> Vector:

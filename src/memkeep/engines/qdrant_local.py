@@ -9,19 +9,22 @@ Vectors are as they were given, not normalised. Recall questions are answered by
 distance, which is said in another file.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from memkeep.engines import point_rows
 from memkeep.engines.base import ServerTable
-from memkeep.engines.merging import Wanted
+from memkeep.engines.merging import Wanted, left_out
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_edge import Point, Vector
-from memkeep.engines.qdrant_local_merge import QdrantLocalMerge, merging
+from memkeep.engines.qdrant_local_merge import QdrantLocalMerge, merging, merging_rows, sizes
 from memkeep.engines.qdrant_local_read import Reading, as_is, keys_of, read_points
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
+from memkeep.engines.rows import Columns, Rows
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.errors import StoreError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
@@ -67,11 +70,24 @@ class QdrantLocalEngine:
     @contextmanager
     def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> Iterator[QdrantLocalMerge]:
         """Merge an image into the live collection; see `qdrant_local_merge`."""
-        file = Path(live.path)
-        map_ = next((each for each in live.maps if each.table == file.parent.name), None)
-        if map_ is None:
-            raise StoreError(f"{file} has no records that are known", hint="memkeep discover")
+        file, map_ = Path(live.path), _map(live)
         with SqliteEngine().open(_bare(image), root) as held, merging(file, held.ask(_ROWS), map_, wanted) as one:
+            yield one
+
+    def columns(self, live: Part, table: str) -> Columns | None:
+        """Return the vectors that a live collection takes, beside `id` and any key; None when it is not there."""
+        file = Path(live.path)
+        if table != file.parent.name or not file.exists():
+            return None
+        vectors = {column(name): size for name, size in sizes(file).items()}
+        return Columns(names=("id", *vectors), vectors=vectors)
+
+    @contextmanager
+    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> Iterator[QdrantLocalMerge]:
+        """Merge rows into the live collection; see `qdrant_local_merge`."""
+        map_ = _map(live)
+        with merging_rows(Path(live.path), rows.get(map_.table, lambda: iter(())), map_, wanted) as one:
+            one.result = msgspec.structs.replace(one.result, left=left_out(rows, (map_,)))
             yield one
 
     def count(self, part: Part, table: str) -> int | None:
@@ -211,6 +227,15 @@ class QdrantLocalOpened:
     def _finding(self, code: str, severity: Severity, message: str, record: str | None = None) -> Finding:
         mend = "An older snapshot may hold it: memkeep history ID" if severity is Severity.ERROR else None
         return Finding(code=code, severity=severity, message=message, part=self._part.name, record=record, mend=mend)
+
+
+def _map(live: Part) -> TableMap:
+    """Return the map of the live collection."""
+    file = Path(live.path)
+    found = next((each for each in live.maps if each.table == file.parent.name), None)
+    if found is None:
+        raise StoreError(f"{file} has no records that are known", hint="memkeep discover")
+    return found
 
 
 def _bare(part: Part) -> Part:

@@ -1,7 +1,7 @@
-"""Merge points of an image into a collection of Qdrant's local mode, in one transaction of its database.
+"""Merge points of an image, or rows, into a collection of Qdrant's local mode, in one transaction of its database.
 
 qdrant-client reads the points only when it starts, so nobody may have the folder open: its lock is held meanwhile.
-A row goes in as it is, pickle and all, once it was read as plain data.
+A row of an image goes in as it is, pickle and all, once it was read as plain data.
 """
 
 import fcntl
@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memkeep.engines import pickle_write, point_rows
 from memkeep.engines.merging import Counts, FailedRow, Merged, Wanted, later, plain_id
-from memkeep.engines.qdrant_edge import Point, Sparse
-from memkeep.engines.qdrant_local_read import Reading, Stored, key_of
+from memkeep.engines.pickles import Floats, PickleError
+from memkeep.engines.qdrant_edge import Point, Sparse, Vector
+from memkeep.engines.qdrant_local_read import POINT, SPARSE, Reading, Stored, attributes, key_of
+from memkeep.engines.rows import Rows
 from memkeep.engines.sqlite_sql import connect, query
 from memkeep.errors import RefusedError, StoreError
 from memkeep.model import TableMap
@@ -45,7 +48,21 @@ class QdrantLocalMerge:
 
 @contextmanager
 def merging(live: Path, rows: Iterable[list[list[Any]]], map_: TableMap, wanted: Wanted) -> Iterator[QdrantLocalMerge]:
-    """Merge the rows of an image, the newest first, into a live collection.
+    """Merge the rows of an image, the newest first, into a live collection. Raises as `_open` does."""
+    with _open(live) as con:
+        yield QdrantLocalMerge(con, _Merge(con, sizes(live), map_, wanted).take(rows))
+
+
+@contextmanager
+def merging_rows(live: Path, rows: Rows, map_: TableMap, wanted: Wanted) -> Iterator[QdrantLocalMerge]:
+    """Merge rows into a live collection. Raises as `_open` does."""
+    with _open(live) as con:
+        yield QdrantLocalMerge(con, _Rows(con, sizes(live), map_, wanted).take_rows(rows))
+
+
+@contextmanager
+def _open(live: Path) -> "Iterator[apsw.Connection]":
+    """Begin a transaction, which is as if it never was unless it is committed.
 
     Raises `RefusedError` (`store_open`) while a client has the folder open, `StoreError` when it can't be written.
     """
@@ -58,7 +75,7 @@ def merging(live: Path, rows: Iterable[list[list[Any]]], map_: TableMap, wanted:
             raise StoreError(f"{live} can't be written: {error}", hint=f"ls -l {live}") from error
         try:
             con.execute("BEGIN IMMEDIATE")
-            yield QdrantLocalMerge(con, _Merge(con, _sizes(live), map_, wanted).take(rows))
+            yield con
         except apsw.Error as error:
             raise StoreError(f"{live} can't be written: {error}", hint=f"ls -l {live}") from error
         finally:
@@ -71,7 +88,7 @@ class _Merge:
     def __init__(self, con: "apsw.Connection", sizes: dict[str, int], map_: TableMap, wanted: Wanted) -> None:
         self._con, self._sizes, self._map, self._wanted = con, sizes, map_, wanted
         self._counts = dict.fromkeys(("inserted", "updated", "skipped", "same"), 0)
-        self._failed: list[FailedRow] = []
+        self.failed: list[FailedRow] = []
         self._conflicts: list[str] = []
         self._records: list[str] = []
 
@@ -81,10 +98,13 @@ class _Merge:
             for point, stored in batch:
                 if self._is_wanted(point):
                     self._one(point, stored)
-        self._failed += [FailedRow(table=self._map.table, id=record, reason=why) for record, why in reading.refused]
+        self.failed += [FailedRow(table=self._map.table, id=record, reason=why) for record, why in reading.refused]
+        return self.result()
+
+    def result(self) -> Merged:
         return Merged(
             tables={self._map.table: Counts(**self._counts)},
-            failed=tuple(self._failed),
+            failed=tuple(self.failed),
             conflicts=tuple(self._conflicts),
             records=tuple(self._records) if self._map.primary else (),
         )
@@ -92,19 +112,24 @@ class _Merge:
     def _one(self, point: Point, stored: Stored) -> None:
         self._records.append(plain_id(point.id))
         if reason := self._unfit(point):
-            self._failed.append(FailedRow(table=self._map.table, id=str(point.id), reason=reason))
+            self.failed.append(FailedRow(table=self._map.table, id=str(point.id), reason=reason))
             return
         keys = sorted({key_of(point.id), stored.key})
         marks = ", ".join("?" * len(keys))
         sql = f"SELECT rowid, id, point FROM points WHERE id IN ({marks}) ORDER BY rowid DESC"  # noqa: S608 - marks
-        there = next((one for some in Reading().points([query(self._con, sql, tuple(keys))]) for one in some), None)
-        outcome = self._outcome(point, there)
+        there = next((one for some in Reading().stored([query(self._con, sql, tuple(keys))]) for one in some), None)
+        point, stored = self._after(point, stored, there and there[1])
+        outcome = self._outcome(point, there and there[0])
         self._counts[outcome] += 1
         if outcome in {"updated", "skipped"} and len(self._conflicts) < _NAMED:
             self._conflicts.append(f"{self._map.table}:{point.id}")
         if outcome in {"inserted", "updated"}:
             self._con.execute(f"DELETE FROM points WHERE id IN ({marks})", tuple(keys))  # noqa: S608 - marks
             self._con.execute(_PUT, (stored.key, stored.point))
+
+    def _after(self, point: Point, stored: Stored, before: Stored | None) -> tuple[Point, Stored]:  # noqa: ARG002 - rows need it
+        """Return what a point becomes that takes the place of another."""
+        return point, stored
 
     def _outcome(self, point: Point, before: Point | None) -> str:
         if before is None:
@@ -133,7 +158,58 @@ class _Merge:
         return ""
 
 
-def _sizes(live: Path) -> dict[str, int]:
+class _Rows(_Merge):
+    """Does so with rows, which leave what they do not have as it is."""
+
+    def take_rows(self, rows: Rows) -> Merged:
+        for batch in point_rows.points(rows, self._map.table, self.failed):
+            for point in batch:
+                if self._is_wanted(point):
+                    self._row(point)
+        return self.result()
+
+    def _row(self, point: Point) -> None:
+        """Take in a row, if its pickle can be read again."""
+        try:
+            self._one(point, _stored(point, {}))
+        except (ValueError, RecursionError) as error:
+            self.failed.append(FailedRow(table=self._map.table, id=str(point.id), reason=str(error)))
+
+    def _after(self, point: Point, stored: Stored, before: Stored | None) -> tuple[Point, Stored]:
+        if before is not None:
+            stored = _stored(point, attributes(before))
+        reading = Reading()
+        found = [point for batch in reading.points([[stored]]) for point in batch]
+        if not found:
+            raise PickleError(reading.refused[0][1])
+        return found[0], stored
+
+
+def _stored(point: Point, before: dict[str, Any]) -> Stored:
+    """Return the row of a point, with what it does not have as it was before. Raises `ValueError`."""
+    said = before.get("vector") or {}
+    vectors = (said if isinstance(said, dict) else {"": said}) | {
+        name: _numbers(vector) for name, vector in point.vectors.items()
+    }
+    held = {
+        "id": point.id,
+        "vector": vectors[""] if list(vectors) == [""] else vectors,
+        "payload": (before.get("payload") or {}) | point.payload,
+    }
+    return Stored(0, key_of(point.id), pickle_write.dumps(pickle_write.instance(POINT, held)))
+
+
+def _numbers(vector: Vector) -> Any:
+    import numpy as np
+
+    if isinstance(vector, Sparse):
+        return pickle_write.instance(SPARSE, {"indices": [*vector.indices], "values": [*vector.values]})
+    if isinstance(vector, bytes):
+        return [Floats(np.frombuffer(vector, "<f4"))]
+    return [[Floats(np.frombuffer(row, "<f4"))] for row in vector]
+
+
+def sizes(live: Path) -> dict[str, int]:
     """Return the dimensions of each vector of a collection, as `meta.json` has them; 0 for a sparse one."""
     meta = live.parents[2] / "meta.json"
     try:

@@ -9,10 +9,12 @@ from uuid import UUID
 from memkeep.engines import pickles
 from memkeep.engines.lance_values import to_cell
 from memkeep.engines.pickles import Floats, PickleError, Record
+from memkeep.engines.point_rows import is_text
 from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 
 _MODELS = "qdrant_client.http.models.models."
-_CLASSES = (f"{_MODELS}PointStruct", f"{_MODELS}SparseVector")
+POINT, SPARSE = f"{_MODELS}PointStruct", f"{_MODELS}SparseVector"
+_CLASSES = (POINT, SPARSE)
 _INTEGERS = range(-(1 << 63), 1 << 64)
 _DIGITS = 20  # of the largest id
 
@@ -81,16 +83,21 @@ def key_of(record: int | str) -> str:
 def _point(stored: Stored, form: Callable[[Any], Any]) -> Point:
     if not isinstance(stored.point, bytes):
         raise PickleError("it is no pickle")
-    read = _attributes(pickles.loads(stored.point, _CLASSES), _CLASSES[0])
+    read = attributes(stored)
     payload = read.get("payload")
     if payload is None:
         payload = {}
-    if not isinstance(payload, dict) or not all(isinstance(key, str) and _is_text(key) for key in payload):
+    if not isinstance(payload, dict) or not all(isinstance(key, str) and is_text(key) for key in payload):
         raise PickleError("its payload is none")
     record = _id(read.get("id"))
     if _name(stored) != str(record):
         raise PickleError(f"it lies where {_name(stored)} should")
     return Point(record, {key: form(pickles.plain(value)) for key, value in payload.items()}, _vectors(read))
+
+
+def attributes(stored: Stored) -> dict[str, Any]:
+    """Return what the pickle of a row holds, as it is. Raises `PickleError`."""
+    return _attributes(pickles.loads(stored.point, _CLASSES), POINT)
 
 
 def _attributes(value: Any, name: str) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def _attributes(value: Any, name: str) -> dict[str, Any]:
 
 def _id(value: Any) -> int | str:
     """Return an id; a UUID in its usual spelling, as the client has it."""
-    if isinstance(value, str) and _is_text(value):
+    if isinstance(value, str) and is_text(value):
         try:
             return str(UUID(value))
         except ValueError:
@@ -122,7 +129,7 @@ def _vectors(read: dict[str, Any]) -> dict[str, Vector]:
 
 def _vector(value: Any) -> Vector:
     if isinstance(value, Record):
-        read = pickles.plain(_attributes(value, _CLASSES[1]))
+        read = pickles.plain(_attributes(value, SPARSE))
         indices, values = read.get("indices"), read.get("values")
         if not isinstance(indices, list) or not isinstance(values, list) or len(indices) != len(values):
             raise PickleError("its sparse vector is none")
@@ -158,23 +165,15 @@ def as_is(value: Any) -> Any:
 
 def _json(value: Any) -> Any:
     """Return a value of a payload as JSON has it; what JSON has no form for as the cell that stands for it."""
-    if isinstance(value, str) and not _is_text(value):
+    if isinstance(value, str) and not is_text(value):
         return {"text": value.encode("utf-8", "surrogatepass").hex()}
     if isinstance(value, int) and value not in _INTEGERS:
         return str(value)
     if isinstance(value, list):
         return [_json(one) for one in value]
     if isinstance(value, dict):
-        return {key if _is_text(key) else ascii(key): _json(one) for key, one in value.items()}
+        return {key if is_text(key) else ascii(key): _json(one) for key, one in value.items()}
     return to_cell(value)
-
-
-def _is_text(value: Any) -> bool:
-    """Say whether a value is text that UTF-8 has a form for."""
-    try:
-        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
-    except UnicodeEncodeError:
-        return False
 
 
 def read_points(rows: Iterable[Sequence[Any]]) -> Iterator[Point]:
