@@ -10,6 +10,7 @@
     ├── DamagedError            20   stored bytes are not what was written
     ├── StoreError               1   a source store cannot be found or read
     │   └── UnstableError        1   a source kept changing faster than it could be frozen
+    ├── EmbedderError            1   what makes vectors of texts can't be asked, or answers nonsense
     ├── UnsupportedError         1   made by a newer version, or an extra is not installed
     └── StorageError             1   the vault's storage said no (full, denied, I/O)
         └── StorageUnreachableError  1   it did not answer, or asked to come later: worth another try
@@ -119,6 +120,12 @@ class FileError(MemkeepError):
     """A file of records can't be read, or is not what it says."""
 
     code = "file_unreadable"
+
+
+class EmbedderError(MemkeepError):
+    """What makes vectors of texts does not: nobody is there, the key or the model is wrong, it answers nonsense."""
+
+    code = "embedder"
 
 
 class StorageError(MemkeepError):

@@ -1,0 +1,191 @@
+"""Many texts through a provider: in batches, several at once, paced, tried again; a text that it refuses is named.
+
+One text goes first, alone: whether the address, the key and the model are right is known before more is paid.
+A batch that is refused, or that fails again and again, is cut in two until it is known which texts it is.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memkeep import clock
+from memkeep.embedding.base import Provider, TextRefusedError, TryLaterError
+from memkeep.embedding.endpoint import UnreachableError
+from memkeep.embedding.pace import Pace
+from memkeep.errors import EmbedderError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TRIES = 5  # of one batch; of what a failed batch was cut into
+TRIES_CUT = 2
+UNREACHED = 3  # tries to reach an address
+FIRST_WAIT = 0.5  # seconds before the second try; doubled for each one after it,
+LONGEST_WAIT = 30.0  # up to this
+PATIENCE = 900.0  # seconds that an endpoint may ask to wait, or keep on being busy
+ALIKE = 3  # texts that fail one after another, none between them taken: then it is not the texts
+
+
+class Item(NamedTuple):
+    """A text, and the name under which its vector is kept."""
+
+    key: bytes
+    text: str
+
+
+class Done(NamedTuple):
+    """What came of some texts: the vectors of those that have one, and why the others have none."""
+
+    items: tuple[Item, ...]
+    vectors: "np.ndarray[Any, np.dtype[np.float32]] | None"
+    refused: tuple[tuple[Item, str], ...] = ()
+
+
+def embed(
+    provider: Provider, items: Iterable[Item], *, batch: int, parallel: int, pace: Pace, dims: int | None = None
+) -> Iterator[Done]:
+    """Yield what comes of the texts, as it comes.
+
+    Vectors of another size than `dims`, or than the first one's, are an `EmbedderError`. What was answered before an
+    error is yielded before it is raised.
+    """
+    ahead = iter(items)
+    worker = _Worker(provider, pace, dims)
+    first = tuple(islice(ahead, 1))
+    if not first:
+        return
+    yield from worker.do(first)
+    if parallel == 1:
+        while one := tuple(islice(ahead, batch)):
+            yield from worker.do(one)
+        return
+    yield from _at_once(worker, ahead, batch, parallel, pace)
+
+
+def _at_once(worker: "_Worker", ahead: Iterator[Item], batch: int, parallel: int, pace: Pace) -> Iterator[Done]:
+    """Let several threads do batches; more wait than can be done, so that no thread waits for this one."""
+    pool = ThreadPoolExecutor(parallel, "embed")
+    doing: set[Future[list[Done]]] = set()
+    failed: BaseException | None = None
+    try:
+        while True:
+            while not failed and len(doing) < 2 * parallel and (one := tuple(islice(ahead, batch))):
+                doing.add(pool.submit(lambda items: list(worker.do(items)), one))
+            if not doing:
+                break
+            ready, doing = wait(doing, return_when=FIRST_COMPLETED)
+            for future in ready:
+                if error := future.exception():
+                    failed = failed or error
+                    pace.stopped = True
+                else:
+                    yield from future.result()
+    finally:
+        pace.stopped = True
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failed is not None:
+        raise failed
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: somebody else's is raised
+    pass
+
+
+class _Worker:
+    """Does one batch at a time for each of several threads."""
+
+    def __init__(self, provider: Provider, pace: Pace, dims: int | None) -> None:
+        self._provider = provider
+        self._pace = pace
+        self._dims = dims
+        self._taken = False  # something, ever
+        self._alike = 0
+        self._lock = Lock()
+
+    def do(self, items: tuple[Item, ...]) -> Iterator[Done]:
+        """Yield what comes of a batch; nothing when all is to stop."""
+        waiting = deque([(items, TRIES)])
+        while waiting:
+            one, tries = waiting.popleft()
+            try:
+                vectors = self._try(one, tries)
+            except _Stopped:
+                return
+            except (TextRefusedError, TryLaterError) as error:
+                if len(one) > 1:
+                    left = TRIES_CUT if isinstance(error, TryLaterError) else tries
+                    half = len(one) // 2
+                    waiting.extendleft([(one[half:], left), (one[:half], left)])
+                    continue
+                self._note(error)
+                yield Done((), None, ((one[0], str(error)),))
+            else:
+                yield Done(one, vectors)
+
+    def _note(self, error: Exception) -> None:
+        """Take note of a text that was not taken; raises when it is not the text."""
+        with self._lock:
+            self._alike += 1
+            hopeless = self._alike >= ALIKE and (isinstance(error, TryLaterError) or not self._taken)
+        if hopeless:
+            raise EmbedderError(
+                f"{self._provider.name} ({self._provider.model}) fails with one text after another: {error}",
+                hint="memkeep embed --help",
+            ) from error
+
+    def _try(self, items: Sequence[Item], tries: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """Return the vectors of a batch, tried again while that may help."""
+        texts = [item.text for item in items]
+        begun, number = clock.monotonic(), 0
+        while True:
+            self._pace.wait()
+            if self._pace.stopped:
+                raise _Stopped
+            number += 1
+            try:
+                vectors = self._provider.embed(texts)
+            except UnreachableError:
+                if number >= UNREACHED:
+                    raise
+                clock.pause(_wait(number))
+            except TryLaterError as error:
+                self._again(error, number, tries, begun)
+            else:
+                return self._checked(vectors)
+
+    def _again(self, error: TryLaterError, number: int, tries: int, begun: float) -> None:
+        """Wait before the next try; raises when there is to be none."""
+        pause = error.after if error.after is not None else _wait(number)
+        if error.busy:
+            if pause > PATIENCE or clock.monotonic() - begun + pause > PATIENCE:
+                raise EmbedderError(
+                    f"{error}; it asks to come again in {pause:,.0f} seconds",
+                    hint="memkeep embed --help   # with --rate, the same command goes on later where this one stopped",
+                    code="embedder_busy",
+                ) from error
+            self._pace.hold(pause)
+        elif number >= tries:
+            raise error
+        else:
+            clock.pause(pause)
+
+    def _checked(self, vectors: "np.ndarray[Any, np.dtype[np.float32]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
+        dims = vectors.shape[1]
+        with self._lock:
+            self._taken = True
+            self._alike = 0
+            wanted, self._dims = self._dims or dims, self._dims or dims
+        if dims != wanted:
+            raise EmbedderError(
+                f"{self._provider.name} ({self._provider.model}) makes vectors of {dims} dimensions, not of {wanted}",
+                hint="memkeep embed STORE --all   # all of them anew, with one model",
+                code="other_model",
+            )
+        return vectors
+
+
+def _wait(number: int) -> float:
+    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (number - 1))
