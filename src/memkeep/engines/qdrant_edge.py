@@ -251,7 +251,8 @@ def _frugal(segment: Path) -> None:
 
 
 def _id(record: Any) -> int | str:
-    return record.id if isinstance(record.id, int) else str(record.id)
+    one = record.id  # made anew each time
+    return one if isinstance(one, int) else str(one)
 
 
 def _vectors(found: Any) -> dict[str, Vector]:

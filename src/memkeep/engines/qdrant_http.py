@@ -4,12 +4,15 @@
 is a path of a proxy before the server. The API key comes from the environment (see `logins`), never from a part.
 """
 
+import base64
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import select
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, unquote, urlsplit
+from typing import IO, TYPE_CHECKING, Any, Self
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 
@@ -18,7 +21,8 @@ from memkeep.errors import StoreError, UnsupportedError, UsageError
 from memkeep.model import Value
 
 if TYPE_CHECKING:
-    import httpx
+    from http.client import HTTPConnection, HTTPResponse
+    from urllib.parse import SplitResult
 
 PORT = 6333
 VARIABLE = "QDRANT_API_KEY"
@@ -30,6 +34,8 @@ _NEAR = ("localhost", "127.", "::1")
 _REFUSED = (401, 403)
 _MISSING = 404
 _OK = 200
+_PROXY_PORT = 80
+_BOUNDARY = "between-the-parts-of-a-form"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,26 +71,26 @@ def address(url: str) -> Address:
 
 
 class Server:
-    """A connection to one node."""
+    """A connection to one node. Use from one thread."""
 
     def __init__(self, where: Address) -> None:
         """Connect at the first request."""
-        try:
-            import httpx
-        except ImportError as error:
-            raise UnsupportedError(
-                "a Qdrant server can't be read without the package httpx", hint="pip install 'memkeep[qdrant]'"
-            ) from error
         self.where = where
+        base = urlsplit(where.base)
         key = logins.password(where.url, os.environ, VARIABLE)
-        host = urlsplit(where.base).hostname or ""
-        self._client = httpx.Client(
-            base_url=where.base,
-            headers={"api-key": key} if key else {},
-            timeout=httpx.Timeout(_SILENCE, connect=_CONNECT),
-            verify=where.base.startswith("https:"),  # reading all certificates takes a while
-            trust_env=not host.startswith(_NEAR),  # a proxy is no way to oneself
-        )
+        if key and not (key.isascii() and key.isprintable()):
+            raise StoreError(
+                f"the API key of {where.base} has characters that no request can carry",
+                code="store_denied",
+                hint=f"export {VARIABLE}_FILE=FILE",
+            )
+        self._headers = {"api-key": key} if key else {}
+        self._prefix = base.path
+        self._proxy = _proxy(base)
+        if self._proxy is not None and base.scheme == "http":
+            self._prefix = where.base
+            self._headers |= _login(self._proxy)
+        self._kept: HTTPConnection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -92,79 +98,162 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        self._drop()
 
     def get(self, path: str, **params: str) -> Any:
         """Return the result of a GET."""
-        return self._ask("GET", path, params=params)
+        return self._ask("GET", _target(path, params)).get("result")
 
     def send(self, method: str, path: str, body: object = None, **params: str) -> Any:
         """Return the result of a request with a JSON body."""
         content = None if body is None else _encode(body)
-        return self._ask(method, path, params=params, content=content, headers={"content-type": "application/json"})
+        return self._ask(method, _target(path, params), content, {"content-type": "application/json"}).get("result")
 
-    def upload(self, path: str, file: Any, **params: str) -> Any:
-        """Return the result of sending a file."""
-        return self._ask("POST", path, params=params, files={"snapshot": ("part.snapshot", file)})
+    def upload(self, path: str, file: IO[bytes], **params: str) -> Any:
+        """Return the result of sending a file, all of it."""
+        said = 'form-data; name="snapshot"; filename="part.snapshot"'
+        head = (
+            f"--{_BOUNDARY}\r\nContent-Disposition: {said}\r\nContent-Type: application/octet-stream\r\n\r\n".encode()
+        )
+        tail = f"\r\n--{_BOUNDARY}--\r\n".encode()
+        length = len(head) + file.seek(0, os.SEEK_END) + len(tail)
+        file.seek(0)
+
+        def form() -> Iterator[bytes]:
+            yield head
+            while data := file.read(_BUFFER):
+                yield data
+            yield tail
+
+        kind = f"multipart/form-data; boundary={_BOUNDARY}"
+        headers = {"content-type": kind, "content-length": str(length)}
+        return self._ask("POST", _target(path, params), form(), headers).get("result")
 
     def version(self) -> str:
         """Return the server's version."""
-        with self._said("/"):
-            answer = self._client.get("/")
-            self._checked(answer, "/")
-            return str(answer.json().get("version", ""))
+        return str(self._ask("GET", "/").get("version", ""))
 
     @contextmanager
     def stream(self, path: str) -> Iterator[Iterator[bytes]]:
-        """Give the bytes of an answer as they come, uncompressed."""
-        with self._said(path), self._client.stream("GET", path, headers={"accept-encoding": "identity"}) as answer:
-            if answer.status_code != _OK:
-                answer.read()
-            self._checked(answer, path)
-            yield answer.iter_raw(_BUFFER)
+        """Give the bytes of an answer as they come, uncompressed; other requests may be made meanwhile."""
+        with closing(self._connect(path)) as connection:
+            with self._said(path):
+                answer = self._begin(connection, "GET", path)
+                if answer.status != _OK:
+                    raise self._refused(answer.status, answer.read(), path)
+            yield self._buffers(answer, path)
 
-    def _ask(self, method: str, path: str, **more: Any) -> Any:
-        with self._said(path):
-            answer = self._client.request(method, path, **more)
-            self._checked(answer, path)
-            return answer.json().get("result")
+    def _buffers(self, answer: "HTTPResponse", path: str) -> Iterator[bytes]:
+        while True:
+            with self._said(path):
+                data = answer.read1(_BUFFER)
+            if not data:
+                break
+            yield data
+        if answer.length:
+            raise self._unreachable(f"the connection broke at {path}: {answer.length} bytes are missing")
 
-    def _checked(self, answer: "httpx.Response", path: str) -> None:
-        """Raise what a refusal means."""
-        if answer.status_code == _OK:
-            return
-        said = _reason(answer)
-        if answer.status_code in _REFUSED:
-            raise StoreError(
+    def _ask(
+        self,
+        method: str,
+        target: str,
+        content: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Return an answer. Raises `StoreError`."""
+        path = target.partition("?")[0]
+        if self._kept is not None and _ended(self._kept):
+            self._drop()
+        if self._kept is None:
+            self._kept = self._connect(path)
+        data = None
+        try:
+            with self._said(path):
+                answer = self._begin(self._kept, method, target, content, headers)
+                data = answer.read()
+        finally:
+            if data is None:  # nothing more can be asked on it
+                self._drop()
+        if answer.status != _OK:
+            raise self._refused(answer.status, data, path)
+        try:
+            return dict(json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise self._stranger() from error
+
+    def _begin(
+        self,
+        connection: "HTTPConnection",
+        method: str,
+        target: str,
+        content: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> "HTTPResponse":
+        """Ask, and return the beginning of the answer."""
+        connection.request(method, self._prefix + target, content, self._headers | (headers or {}))
+        return connection.getresponse()
+
+    def _connect(self, path: str) -> "HTTPConnection":
+        import ssl
+        from http.client import HTTPConnection, HTTPSConnection
+
+        base = urlsplit(self.where.base)
+        to = self._proxy or base
+        host, port = to.hostname or "", to.port or _PROXY_PORT
+        connection = HTTPConnection(host, port, timeout=_CONNECT)
+        if base.scheme == "https":
+            connection = HTTPSConnection(host, port, timeout=_CONNECT, context=ssl.create_default_context())
+            if self._proxy is not None:
+                connection.set_tunnel(base.hostname or "", base.port, headers=_login(self._proxy))
+        try:
+            connection.connect()
+        except TimeoutError as error:
+            raise self._unreachable(f"no answer in time to {path}") from error
+        except (OSError, UnicodeError) as error:
+            raise self._unreachable(str(error) or "no answer") from error
+        connection.sock.settimeout(_SILENCE)
+        return connection
+
+    def _drop(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = None
+
+    def _refused(self, status: int, data: bytes, path: str) -> StoreError:
+        """Return what a refusal means."""
+        said = _reason(status, data)
+        if status in _REFUSED:
+            return StoreError(
                 f"{self.where.base} refused the request: {said}",
                 code="store_denied",
                 hint=f"export {VARIABLE}_FILE=FILE",
             )
-        if answer.status_code == _MISSING:
-            raise StoreError(
+        if status == _MISSING:
+            return StoreError(
                 f"{self.where.base}{path} is not there: {said}",
                 code="store_missing",
                 hint=f"curl {self.where.base}/collections",
             )
-        raise StoreError(f"{self.where.base}{path} failed: {said}", hint=f"curl {self.where.base}/")
+        return StoreError(f"{self.where.base}{path} failed: {said}", hint=f"curl {self.where.base}/")
 
     @contextmanager
     def _said(self, path: str) -> Iterator[None]:
         """Say in a `StoreError` what a connection did."""
-        import httpx
+        from http.client import BadStatusLine, HTTPException, RemoteDisconnected
 
         try:
             yield
-        except httpx.ConnectError as error:
-            raise self._unreachable(str(error) or "no answer") from error
-        except httpx.TimeoutException as error:
+        except TimeoutError as error:
             raise self._unreachable(f"no answer in time to {path}") from error
-        except (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL) as error:
+        except BadStatusLine as error:
+            if isinstance(error, RemoteDisconnected):
+                raise self._unreachable(f"the connection broke at {path}: {error}") from error
+            raise self._stranger() from error
+        except (HTTPException, OSError) as error:
             raise self._unreachable(f"the connection broke at {path}: {error}") from error
-        except ValueError as error:
-            raise StoreError(
-                f"{self.where.base} does not answer like a Qdrant server", hint=f"curl {self.where.base}/"
-            ) from error
+
+    def _stranger(self) -> StoreError:
+        return StoreError(f"{self.where.base} does not answer like a Qdrant server", hint=f"curl {self.where.base}/")
 
     def _unreachable(self, why: str) -> StoreError:
         return StoreError(
@@ -172,10 +261,49 @@ class Server:
         )
 
 
-def _reason(answer: "httpx.Response") -> str:
+def _target(path: str, params: dict[str, str]) -> str:
+    return f"{path}?{urlencode(params)}" if params else path
+
+
+def _ended(connection: "HTTPConnection") -> bool:
+    """Say whether the server has ended a connection that nothing was asked on for a while."""
+    if connection.sock is None:
+        return True
+    waiting = select.poll()
+    waiting.register(connection.sock, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def _proxy(base: "SplitResult") -> "SplitResult | None":
+    """Return the proxy that the environment names for a server; a proxy is no way to oneself."""
+    host = base.hostname or ""
+    if host.startswith(_NEAR):
+        return None
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    named = proxies.get(base.scheme) or proxies.get("all")
+    if not named or proxy_bypass(host):
+        return None
+    found = urlsplit(named if "://" in named else f"http://{named}")
+    if found.scheme != "http":
+        raise UnsupportedError(
+            f"memkeep cannot go through a proxy of the kind {found.scheme}", hint=f"export NO_PROXY={host}"
+        )
+    return found
+
+
+def _login(proxy: "SplitResult") -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+
+
+def _reason(status: int, data: bytes) -> str:
     """Return what the server gave as its reason."""
     try:
-        status = answer.json()["status"]
-        return str(status["error"] if isinstance(status, dict) else status)
+        said = json.loads(data)["status"]
+        return str(said["error"] if isinstance(said, dict) else said)
     except (ValueError, KeyError, TypeError):
-        return f"{answer.status_code} {answer.text[:200].strip()}".strip()
+        return f"{status} {data.decode(errors='replace')[:200].strip()}".strip()

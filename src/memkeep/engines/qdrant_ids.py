@@ -68,7 +68,8 @@ class Places:
         import numpy as np
 
         numbers = np.array([one for one in ids if isinstance(one, int)], "<u8")
-        uuids = np.array([UUID(one).bytes for one in ids if isinstance(one, str)], "S16")
+        digits = "".join([one.replace("-", "") for one in ids if isinstance(one, str)])
+        uuids = np.frombuffer(bytes.fromhex(digits), "S16")
         found = [iter(_look_up(*kind, wanted)) for kind, wanted in zip(self._kinds, (numbers, uuids), strict=True)]
         return [next(found[isinstance(one, str)]) for one in ids]
 
