@@ -12,7 +12,7 @@ from chromadb.config import Settings
 
 from memkeep.errors import StoreError
 from memkeep.library import OpenVault
-from memkeep.ops.merge import MergeResult
+from memkeep.ops.merged import MergeResult
 
 NewVault = Callable[..., OpenVault]
 

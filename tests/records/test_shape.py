@@ -64,7 +64,7 @@ def test_a_row_comes_back_exactly() -> None:
 
 def test_there_and_back_through_another_product_gives_the_same_record() -> None:
     made = _ONE.record({**_ROW, "at": 1_700_000_000_123})
-    row = _TWO.row(made, ("id", "vector"))
+    row = _TWO.carry(_TWO.row(made, ("id", "vector")), made)
     assert row["data"] == "one"
     assert row[CARRIED]["system"] == "one"
     assert _TWO.record(row) == made

@@ -8,51 +8,17 @@ from typing import NamedTuple
 import msgspec
 
 from memkeep.engines.catalog import engine
-from memkeep.engines.merging import Conflict, Counts, FailedRow, MergeEngine, Merging, Wanted
-from memkeep.errors import RefusedError, StoreError
+from memkeep.engines.merging import Conflict, MergeEngine, Merging, Wanted
+from memkeep.errors import StoreError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, Omission, Part, PartImage, Role, Severity, Snapshot, Store
+from memkeep.model import Finding, Omission, Part, PartImage, Role, Snapshot, Store
 from memkeep.ops.in_server import park
 from memkeep.ops.materialise import materialise
+from memkeep.ops.merged import MergeResult, commit_all, refuse_conflicts, summed
 from memkeep.ops.scratch import scratch
 from memkeep.vault.vault import Vault
 
-_NAMED = 5
 # Engines whose commit has next to nothing left that could fail: they come last.
-TRANSACTIONAL = frozenset({"chroma", "postgres", "qdrant-local", "sqlite"})
-
-
-class TableMerge(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the rows of one table."""
-
-    part: str
-    table: str
-    inserted: int
-    updated: int
-    skipped: int
-    same: int
-
-
-class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that its database refused."""
-
-    part: str
-    table: str
-    id: str
-    reason: str
-
-
-class MergeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a merge did, or in a dry run would do: the same numbers."""
-
-    conflict: Conflict
-    user: str | None
-    inserted: int
-    updated: int
-    skipped: int
-    same: int
-    failed: tuple[RefusedRow, ...]
-    tables: tuple[TableMerge, ...]
 
 
 class Outcome(NamedTuple):
@@ -102,7 +68,7 @@ def merge(
     if not dry_run:
         kept = park(vault, store, events)
     with scratch() as folder, ExitStack() as stack:
-        done: list[tuple[_Pair, Merging]] = []
+        done: list[tuple[Part, Merging]] = []
         wanted = Wanted(conflict=conflict, users=_owners(vault, images, user))
         for number, pair in enumerate(pairs):
             root = folder / str(number)
@@ -110,32 +76,15 @@ def merge(
             events.step(f"merging {pair.live.name}")
             materialise(vault, [pair.image], root, events, durable=False)
             one = stack.enter_context(_engine(pair.live).merge(pair.live, pair.image.part, root, wanted))
-            done.append((pair, one))
+            done.append((pair.live, one))
             if user is not None:
                 known = {*(wanted.records or ()), *one.result.records}
                 wanted = msgspec.structs.replace(wanted, records=tuple(sorted(known)))
-        _refuse_conflicts(conflict, done)
+        refuse_conflicts(conflict, done)
         if not dry_run:
-            _commit(done, store, kept)
-        return _outcome(done, omitted, conflict=conflict, user=user, kept=kept)
-
-
-def _commit(done: Sequence[tuple[_Pair, Merging]], store: Store, kept: str | None) -> None:
-    """Make all merges last; when one fails, say which had been made to last before."""
-    lasting: list[str] = []
-    for pair, one in sorted(done, key=lambda pair: pair[0].live.engine in TRANSACTIONAL):
-        try:
-            one.commit()
-        except StoreError as error:
-            if not lasting or kept is None:
-                raise
-            raise StoreError(
-                f"{pair.live.name} took nothing: {error.message}",
-                unchanged=f"{', '.join(lasting)} had been merged already; all as it was is snapshot {kept[:12]}.",
-                hint=f"memkeep restore {kept[:12]} --in-place --confirm={store.system}",
-                code=error.code,
-            ) from error
-        lasting.append(pair.live.name)
+            commit_all(done, store, kept)
+        result, findings = summed(done, conflict=conflict, user=user)
+    return Outcome(result, tuple(pair.image.part.name for pair in pairs), tuple(omitted), tuple(findings), kept)
 
 
 def _pairs(images: Sequence[PartImage], store: Store) -> tuple[list[_Pair], list[Omission]]:
@@ -198,67 +147,3 @@ def _owners(vault: Vault, images: Sequence[PartImage], user: str | None) -> tupl
                     rows = rows_by_id(stored.map, vault.reader.chunk(group.chunk))
                     names += [key for key, row in rows.items() if user in (row.get("user_id"), row.get("name"))]
     return tuple(dict.fromkeys(names))
-
-
-def _refuse_conflicts(conflict: Conflict, done: Sequence[tuple[_Pair, Merging]]) -> None:
-    named = [name for _, one in done for name in one.result.conflicts]
-    if conflict == "fail" and named:
-        raise RefusedError(
-            f"there already with other values: {', '.join(named[:_NAMED])}{', ...' if len(named) > _NAMED else ''}",
-            hint="choose --conflict skip, update or newer",
-            code="conflicts",
-        )
-
-
-def _outcome(
-    done: Sequence[tuple[_Pair, Merging]],
-    omitted: Sequence[Omission],
-    *,
-    conflict: Conflict,
-    user: str | None,
-    kept: str | None,
-) -> Outcome:
-    tables = [
-        TableMerge(part=pair.live.name, table=name, **msgspec.structs.asdict(counts))
-        for pair, one in done
-        for name, counts in one.result.tables.items()
-        if counts != Counts()
-    ]
-    failed = [_refused(pair.live, row) for pair, one in done for row in one.result.failed]
-    findings = [_row_finding(row) for row in failed]
-    findings += [
-        Finding(code="columns_left", severity=Severity.WARNING, part=pair.live.name, message=sentence)
-        for pair, one in done
-        for sentence in one.result.left
-    ]
-    findings += [
-        Finding(code="seen_later", severity=Severity.INFO, part=pair.live.name, message=sentence)
-        for pair, one in done
-        for sentence in one.result.notes
-    ]
-    result = MergeResult(
-        conflict=conflict,
-        user=user,
-        inserted=sum(one.inserted for one in tables),
-        updated=sum(one.updated for one in tables),
-        skipped=sum(one.skipped for one in tables),
-        same=sum(one.same for one in tables),
-        failed=tuple(failed),
-        tables=tuple(tables),
-    )
-    return Outcome(result, tuple(pair.image.part.name for pair, _ in done), tuple(omitted), tuple(findings), kept)
-
-
-def _refused(part: Part, row: FailedRow) -> RefusedRow:
-    return RefusedRow(part=part.name, table=row.table, id=row.id, reason=row.reason)
-
-
-def _row_finding(row: RefusedRow) -> Finding:
-    return Finding(
-        code="row_refused",
-        severity=Severity.ERROR,
-        part=row.part,
-        record=row.id,
-        message=f"the row of {row.table} was refused, the others went in: {row.reason}",
-        mend="mend it in the store, or restore the snapshot with --to DIR and take it from there",
-    )

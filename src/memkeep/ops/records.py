@@ -29,7 +29,7 @@ from memkeep.ops.scratch import scratch
 from memkeep.records import moments
 from memkeep.records.formats.base import About
 from memkeep.records.record import Record, Relationship
-from memkeep.records.shape import Mapper, Row
+from memkeep.records.shape import Mapper, Row, carried_joins
 from memkeep.records.spool import Names, Shelf, Spool
 from memkeep.records.wire import pack_vectors, unpack_vectors
 from memkeep.systems import shapes
@@ -129,17 +129,17 @@ class RecordSource:
         made = mapper.record(row)
         if isinstance(made, Relationship):
             if self._is_joined(made):
-                self._relationships.add("\0".join((made.source, made.target, made.type, made.id or "")), made)
+                self._relationships.add(_joined_key(made), made)
         elif mapper.shape.kind == "vectors":
             if self._filters.vectors and made.vectors:
                 self._shelf(self._shelves, mapper.shape.of).add(plain_id(made.id), pack_vectors(made.vectors))
         else:
-            self._take_record(mapper, made, refine)
+            self._take_record(mapper, made, refine, mapper.joins(row))
 
-    def _take_record(self, mapper: Mapper, made: Record, refine: Refine) -> None:
+    def _take_record(self, mapper: Mapper, made: Record, refine: Refine, joins: list[Relationship]) -> None:
         here = made.id
-        if (carried := self._carried.get(made.collection)) is not None and (said := carried.find(here)):
-            made = _restored(mapper, made, said)
+        if (carried := self._carried.get(made.collection)) is not None and (data := carried.find(here)):
+            made, joins = _restored(mapper, made, data)
         made = refine(made) if made.system == self._about.system else made
         if self._is_wanted(made):
             self._names.add(plain_id(here))
@@ -149,6 +149,8 @@ class RecordSource:
                 made = msgspec.structs.replace(made, vectors={})
             elif not made.vectors and (shelf := self._shelves.get(mapper.map.collection)) is not None:
                 made = msgspec.structs.replace(made, vectors=unpack_vectors(shelf.find(plain_id(here))))
+            for joined in joins:
+                self._relationships.add(_joined_key(joined), joined)
             self._records.add(f"{'' if made.primary else '~'}\0{made.collection}\0{made.id}", made)
 
     def _shelf(self, shelves: dict[str, Shelf], of: str) -> Shelf:
@@ -283,13 +285,18 @@ def _rows(table: _Table) -> Iterator[list[Row]]:
         yield from table.opened.rows(table.mapper.map)
 
 
-def _restored(mapper: Mapper, made: Record, said: bytes) -> Record:
+def _restored(mapper: Mapper, made: Record, data: bytes) -> tuple[Record, list[Relationship]]:
     try:
-        whole = mapper.restored(made, json.loads(said))
+        said = json.loads(data)
     except (ValueError, RecursionError):
-        return made
+        return made, []
+    whole = mapper.restored(made, said)
     assert isinstance(whole, Record)  # noqa: S101 - a record is given back as one
-    return whole
+    return whole, carried_joins(said)
+
+
+def _joined_key(made: Relationship) -> str:
+    return f"{made.source}\0{made.target}\0{made.type}\0{made.id or ''}"
 
 
 def _said(filters: Filters) -> dict[str, object]:

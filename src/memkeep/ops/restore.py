@@ -18,7 +18,8 @@ from memkeep.ops.discover import discover
 from memkeep.ops.drift import mending
 from memkeep.ops.entries import check_entries
 from memkeep.ops.materialise import materialise
-from memkeep.ops.merge import MergeResult, merge
+from memkeep.ops.merge import merge
+from memkeep.ops.merged import MergeResult
 from memkeep.ops.new_folder import new_folder, refuse_inside, refuse_taken
 from memkeep.ops.sides import one_store
 from memkeep.vault.vault import Vault

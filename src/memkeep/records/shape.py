@@ -6,7 +6,7 @@ for what a map calls a vector. The keys of a JSON object in a column of Postgres
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -28,7 +28,8 @@ SIDE_TABLE = "memkeep_carried"
 
 _NUMBERS = frozenset({"importance", "confidence", "heat", "strength"})
 _BORNE = frozenset({"id", "text", "collection", "primary", "system", "native", "vectors"})
-_EMPTY: tuple[Any, ...] = (None, (), {}, "")
+_REFERENCES = frozenset({"supersedes", "superseded_by"})  # ids of records, which have others in another product
+_EMPTY: tuple[Any, ...] = (None, (), {})
 
 
 class Shape(Value, kw_only=True):
@@ -115,21 +116,19 @@ class Mapper:
         return None if value is None else self._write(field, value)
 
     def row(self, made: Portable, columns: Collection[str]) -> Row:
-        """Return the row for a record in a table that has these columns.
+        """Return the row for a record in a table that has these columns; what nothing is known of is not in it.
 
-        What came from this product comes back exactly, except where the record was changed since; of another's records
-        what has no column is carried, where the product takes any key. Other columns are not in the row.
+        What came from this product comes back exactly, except where the record was changed since.
         """
         ours = made.system == self._system
         native = made.native if ours else {}
         row = {n: v for n, v in (made.metadata | native).items() if self._fits(n, columns)} if ours else {}
-        if not ours and self._carried is not None and self.shape.inner is None:
-            row[self._carried] = self.carried(made)
         raw = native.get(self.map.id)
         row[self.map.id] = raw if raw is not None and _id(raw) == made.id else made.id
         for field, column in self._fields.items():
             value = getattr(made, field, None)
-            if not self._fits(column, columns) or (value in (None, ()) and column not in native):
+            absent = value in (None, ()) and column not in native
+            if absent or not self._fits(column, columns) or (field in _REFERENCES and not ours):
                 continue
             if column not in native or self._read(field, native[column]) != (value or None):
                 row[column] = None if value is None else self._write(field, value)
@@ -141,19 +140,36 @@ class Mapper:
                     row[into] = vector
         return {name: value for name, value in row.items() if name not in self._absent(row, ours=ours)}
 
-    def carried(self, made: Portable) -> dict[str, Any]:
-        """Return what a product without a field for it must carry so that the way back loses nothing; plain JSON."""
+    def carry(self, row: Row, made: Portable, joins: Sequence[Relationship] = ()) -> Row:
+        """Return the row of another product's record with all that it must carry, where the product takes any key."""
+        if self._carried is None:
+            return row
+        said = self.carried(row, made, joins)
+        if self.shape.inner is None:
+            return row | {self._carried: said}
+        return row | {self.shape.inner: _text((_object(row.get(self.shape.inner)) or {}) | {CARRIED: said})}
+
+    def carried(self, row: Row, made: Portable, joins: Sequence[Relationship] = ()) -> dict[str, Any]:
+        """Return what is not in the row of another product's record, so that the way back loses nothing; plain JSON.
+
+        `exact` has fields that the row spells in another way: what the record says, and what the row gives back.
+        Relationships that begin at the record go with it when the product has no table for them.
+        """
+        fields = self.shape.fields.keys() - _REFERENCES
         said = {field: value for field, value in _said(made).items() if value not in _EMPTY}
-        taken = {"text", "vectors", *self.shape.fields}
-        left = {field: to_plain(value) for field, value in said.items() if field not in taken}
-        near = {field: value for field, value in said.items() if field in self._fields or field in self._inner}
+        left = {f: to_plain(value) for f, value in said.items() if f not in fields and f not in {"text", "vectors"}}
+        cells = row | {
+            f"{self.shape.inner}.{k}": v for k, v in (_object(row.get(self.shape.inner or "")) or {}).items()
+        }
         exact = {
-            field: to_plain(value)
-            for field, value in near.items()
-            if self._read(field, self._write(field, value)) != value
+            field: [to_plain(said.get(field)), to_plain(seen)]
+            for field in sorted(fields)
+            if (seen := self._read(field, cells.get(self.shape.fields[field])) or None) != said.get(field)
         }
         models = {name: one.model for name, one in _vectors(made).items() if one.model}
-        return left | ({"exact": exact} if exact else {}) | ({"models": models} if models else {})
+        joined = [{name: to_plain(item) for name, item in _said(one).items() if item not in _EMPTY} for one in joins]
+        more = {"exact": exact, "models": models, "relationships": joined}
+        return left | {name: value for name, value in more.items() if value}
 
     def restored(self, made: Portable, said: Any) -> Portable:
         """Return a record with what was carried for it; what was changed here since stays changed."""
@@ -161,20 +177,27 @@ class Mapper:
             return made
         try:
             known = {name: from_plain(value) for name, value in said.items() if name in made.__struct_fields__}
-            exact = {name: from_plain(value) for name, value in dict(said.get("exact") or {}).items()}
-        except ValueError:
+            for field, (value, seen) in dict(said.get("exact") or {}).items():
+                now = getattr(made, field, None)
+                if (list(now) if isinstance(now, tuple) else now) in (from_plain(seen), from_plain(seen) or []):
+                    known[field] = from_plain(value) if value is not None or field != "tags" else ()
+        except (ValueError, TypeError):
             return made
-        for said_of in (known, exact):
-            if "tags" in said_of:
-                said_of["tags"] = tuple(said_of["tags"])
-        known |= {
-            field: value
-            for field, value in exact.items()
-            if getattr(made, field, None) == self._read(field, self._write(field, value))
-        }
+        if "tags" in known:
+            known["tags"] = tuple(known["tags"])
         if isinstance(made, Record) and (models := said.get("models")):
             known["vectors"] = {n: msgspec.structs.replace(v, model=models.get(n)) for n, v in made.vectors.items()}
         return msgspec.structs.replace(made, **({"native": {}, "metadata": {}} | known))
+
+    def joins(self, row: Row) -> list[Relationship]:
+        """Return the relationships that the row of another product's record carries."""
+        if self._carried is None:
+            return []
+        held = row.get(self._carried)
+        if self.shape.inner is not None:
+            text = row.get(self.shape.inner)
+            held = (_object(text) or {}).get(CARRIED) if isinstance(text, str) and f'"{CARRIED}"' in text else None
+        return carried_joins(held)
 
     def lost(self, made: Portable) -> list[str]:
         """Return the fields of a record that the product has no place for at all."""
@@ -193,11 +216,9 @@ class Mapper:
             return said
         held = dict(before) if isinstance(before, dict) else {}
         for field, key in self._inner.items():
-            value = getattr(made, field, None)
+            value = getattr(made, field, None) if ours or field not in _REFERENCES else None
             if self._read(field, held.get(key)) != (value or None):
                 held[key] = None if value is None else self._write(field, value)
-        if not ours and self._carried is not None:
-            held[CARRIED] = self.carried(made)
         return native if isinstance(native, str) and _object(native) == held else _text(held)
 
     def _take_carried(self, cells: Row) -> Any:
@@ -249,6 +270,16 @@ class Mapper:
                 return json.dumps(list(value), ensure_ascii=False)
             return ",".join(value) if form == "comma" else list(value)
         return value
+
+
+def carried_joins(said: Any) -> list[Relationship]:
+    """Return the relationships that were carried with a record."""
+    if not isinstance(said, dict) or not isinstance(said.get("relationships"), list):
+        return []
+    try:
+        return [msgspec.convert(from_plain(one), Relationship) for one in said["relationships"]]
+    except (msgspec.ValidationError, ValueError):
+        return []
 
 
 def _said(made: Portable) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tests.engines.postgres.conftest import Database
 
 from memkeep.errors import RefusedError, StoreError
 from memkeep.library import OpenVault
-from memkeep.ops.merge import MergeResult
+from memkeep.ops.merged import MergeResult
 
 ANN = "00000000-0000-0000-0000-00000000000"
 RELATIONSHIPS = """

@@ -10,7 +10,7 @@ from tests.engines.qdrant.conftest import Client
 from memkeep.engines import qdrant_write
 from memkeep.errors import RefusedError, StoreError
 from memkeep.library import OpenVault
-from memkeep.ops.merge import MergeResult
+from memkeep.ops.merged import MergeResult
 
 IDS = [str(uuid.UUID(int=number + 1)) for number in range(6)]
 

@@ -1,0 +1,193 @@
+"""Put portable records into a live store: all of its parts change or none does.
+
+What a store was is kept as a snapshot first, where there is a vault. A record that is there under its id counts as the
+row that it would become; so a second run changes nothing.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import msgspec
+
+from memkeep.engines.catalog import engine
+from memkeep.engines.merging import Conflict, Merging, Wanted
+from memkeep.engines.rows import Columns, RowEngine, Rows
+from memkeep.errors import StoreError
+from memkeep.events import SILENT, Events
+from memkeep.model import Finding, Part, Store, TableMap
+from memkeep.ops.in_server import park
+from memkeep.ops.merged import MergeResult, commit_all, refuse_conflicts, summed
+from memkeep.records.formats.base import Source
+from memkeep.records.record import Portable, Record, Relationship
+from memkeep.records.shape import Mapper, Row
+from memkeep.systems import shapes, targets
+from memkeep.systems.target import Target
+from memkeep.vault.vault import Vault
+
+_BATCH = 256
+
+
+class Place(NamedTuple):
+    """A table that records go into."""
+
+    part: Part
+    map: TableMap
+    mapper: Mapper
+    columns: Columns
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written, or in a dry run would be."""
+
+    result: MergeResult
+    findings: tuple[Finding, ...]
+    kept: str | None  # the snapshot of the store as it was
+
+
+def places(store: Store) -> list[Place]:
+    """Return the tables of a store that take records, those with the memories first."""
+    found: list[Place] = []
+    for part in store.parts:
+        made = engine(part.engine) if part.maps else None
+        if isinstance(made, RowEngine):
+            for map_ in part.maps:
+                columns = made.columns(part, map_.table)
+                if columns is not None:
+                    found.append(Place(part, map_, shapes.mapper(store.system, map_), columns))
+    return sorted(found, key=lambda one: (not one.map.primary, one.part.name))
+
+
+def write(
+    vault: Vault | None,
+    store: Store,
+    source: Source,
+    *,
+    conflict: Conflict,
+    dry_run: bool,
+    events: Events = SILENT,
+) -> Written:
+    """Write the records of a source into a live store.
+
+    Raises `RefusedError` (`conflicts`), `UsageError` for a store that takes none, and `StoreError`; then nothing has
+    changed.
+    """
+    target = targets.of_system(store.system)
+    into = places(store)
+    if not any(one.map.primary for one in into):
+        raise StoreError(
+            f"{store.path} has no table that memories could go into", hint=f"memkeep discover {store.path}"
+        )
+    layer = _Layer(target, store.system, source, into)
+    kept = park(vault, store, events) if vault is not None and not dry_run else None
+    wanted = Wanted(conflict=conflict)
+    with ExitStack() as stack:
+        done: list[tuple[Part, Merging]] = []
+        for part in dict.fromkeys(one.part for one in into):
+            events.step(f"writing {part.name}")
+            rows = {one.map.table: layer.rows(one) for one in into if one.part is part}
+            made = engine(part.engine)
+            assert isinstance(made, RowEngine)  # noqa: S101 - `places` has looked
+            done.append((part, stack.enter_context(made.merge_rows(part, rows, wanted))))
+        refuse_conflicts(conflict, done)
+        if not dry_run:
+            commit_all(done, store, kept)
+        result, findings = summed(done, conflict=conflict, user=None)
+    return Written(result=result, findings=tuple(findings), kept=kept)
+
+
+class _Layer:
+    """Lays out records as the rows of each table."""
+
+    def __init__(self, target: Target, system: str, source: Source, into: list[Place]) -> None:
+        self._target = target
+        self._system = system
+        self._source = source
+        self._joined: dict[str, list[Relationship]] = {}  # of a target without a table for them, by where they begin
+        if not any(one.mapper.shape.kind == "relationship" for one in into):
+            for made in source.relationships():
+                if made.system != system:
+                    self._joined.setdefault(made.source, []).append(made)
+        self._primary = [one for one in into if one.map.primary and one.mapper.shape.kind == "record"]
+
+    def rows(self, place: Place) -> Rows:
+        """Return what gives the rows of a table."""
+        return lambda: _batches(self._laid(place))
+
+    def _laid(self, place: Place) -> Iterator[Row]:
+        kind = place.mapper.shape.kind
+        if kind == "relationship":
+            for joined in self._source.relationships():
+                if joined.collection == place.map.collection or joined.system != self._system:
+                    yield self._row(place, self._moved_relationship(joined))
+            return
+        beside = not place.map.primary and kind == "record"
+        seen: set[object] = set()
+        for made in self._source.records():
+            if beside:
+                yield from self._beside(place, made, seen)
+            elif kind == "carried":
+                if made.system != self._system and made.primary:
+                    yield self._carried(place, made)
+            elif self._belongs(place, made):
+                yield self._row(place, made)
+
+    def _belongs(self, place: Place, made: Record) -> bool:
+        """Say whether a record goes into a table: into that of its own collection, or the first with memories."""
+        if place.mapper.shape.kind == "vectors":
+            return bool(made.vectors) and (
+                made.collection == place.mapper.shape.of if made.system == self._system else made.primary
+            )
+        if made.system == self._system and any(one.map.collection == made.collection for one in self._primary):
+            return made.collection == place.map.collection
+        return made.primary and place is self._primary[0]
+
+    def _beside(self, place: Place, made: Record, seen: set[object]) -> Iterator[Row]:
+        """Yield rows of a collection beside the memories: our own records of it, and what others' records need."""
+        if made.system == self._system:
+            if made.collection == place.map.collection:
+                yield self._row(place, made)
+        elif made.primary:
+            for collection, row in self._target.beside(made, {}):
+                key = tuple(row[column] for column in (place.map.unique or (place.map.id,)) if column in row)
+                if collection == place.map.collection and key not in seen:
+                    seen.add(key)
+                    yield row
+
+    def _named(self, made: Portable, identity: str | None) -> str | None:
+        return None if identity is None else self._target.identity(made.system, identity)
+
+    def _moved_relationship(self, joined: Relationship) -> Relationship:
+        if joined.system == self._system:
+            return joined
+        source, target = self._named(joined, joined.source), self._named(joined, joined.target)
+        return msgspec.structs.replace(joined, source=source or "", target=target or "")
+
+    def _row(self, place: Place, made: Portable) -> Row:
+        row = place.mapper.row(made, place.columns.names)
+        if made.system == self._system:
+            return row
+        name = made.id or f"{made.source} {made.type} {made.target}" if isinstance(made, Relationship) else made.id
+        row[place.map.id] = self._target.identity(made.system, name)
+        if isinstance(made, Record):
+            row = self._target.complete(made, row, place.map)
+            if place.mapper.shape.kind == "record":
+                row = place.mapper.carry(row, made, self._joined.get(made.id, ()))
+        return row
+
+    def _carried(self, place: Place, made: Record) -> Row:
+        main = self._primary[0]
+        said = main.mapper.carried(self._row(main, made), made, self._joined.get(made.id, ()))
+        return {place.map.id: self._target.identity(made.system, made.id), "record": json.dumps(said)}
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    waiting: list[Row] = []
+    for row in rows:
+        waiting.append(row)
+        if len(waiting) == _BATCH:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
