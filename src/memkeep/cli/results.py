@@ -77,6 +77,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.forget import ForgetResult
     from memkeep.ops.history import HistoryResult
     from memkeep.ops.keys import KeyResult
+    from memkeep.ops.migrate import MigrateResult
     from memkeep.ops.open import InitResult
     from memkeep.ops.pack import PackResult
     from memkeep.ops.prune import PruneResult
@@ -106,6 +107,7 @@ def result_types() -> dict[str, Any]:
         "search": SearchResult,
         "restore": RestoreResult,
         "pack": PackResult,
+        "migrate": MigrateResult,
         "estimate": BackupEstimate,
         "estimate --snapshot": RestoreEstimate,
         "prune": PruneResult,

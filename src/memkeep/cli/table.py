@@ -24,6 +24,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "restore": "Bring a snapshot back: whole, or record by record.",
         "pack": "Write one snapshot into one file for another machine.",
     },
+    "Move": {
+        "migrate": "Move memory from any product into any other.",
+    },
     "Tidy": {
         "forget": "Forget snapshots that no rule keeps, or those that are named.",
         "prune": "Give back the space of what no snapshot needs any more.",

@@ -59,7 +59,7 @@ class Mapper:
     def __init__(self, map_: TableMap, shape: Shape, system: str) -> None:
         self.map = map_
         self.shape = shape
-        self._system = system
+        self.system = system
         inner = f"{shape.inner}." if shape.inner else None
         known = Relationship if shape.kind == "relationship" else Record
         fields = {field: column for field, column in shape.fields.items() if field in known.__struct_fields__}
@@ -80,7 +80,7 @@ class Mapper:
         fields = self._take_fields(cells, native)
         cells = {column: value for column, value in cells.items() if value is not None or self._is_free(column)}
         carried = self._take_carried(cells)
-        common: dict[str, Any] = {"collection": self.map.collection, "system": self._system}
+        common: dict[str, Any] = {"collection": self.map.collection, "system": self.system}
         made: Portable
         if self.shape.kind == "relationship" and {"source", "target", "type"} <= fields.keys():
             made = Relationship(id=name, metadata=cells, native=native, **fields, **common)
@@ -120,15 +120,15 @@ class Mapper:
 
         What came from this product comes back exactly, except where the record was changed since.
         """
-        ours = made.system == self._system
+        ours = made.system == self.system
         native = made.native if ours else {}
-        row = {n: v for n, v in (made.metadata | native).items() if self._fits(n, columns)} if ours else {}
+        row = {n: v for n, v in (made.metadata | native).items() if self.fits(n, columns)} if ours else {}
         raw = native.get(self.map.id)
         row[self.map.id] = raw if raw is not None and _id(raw) == made.id else made.id
         for field, column in self._fields.items():
             value = getattr(made, field, None)
             absent = value in (None, ()) and column not in native
-            if absent or not self._fits(column, columns) or (field in _REFERENCES and not ours):
+            if absent or not self.fits(column, columns) or (field in _REFERENCES and not ours):
                 continue
             if column not in native or self._read(field, native[column]) != (value or None):
                 row[column] = None if value is None else self._write(field, value)
@@ -233,8 +233,14 @@ class Mapper:
         """Return the columns that say nothing: NULL is what a new row has there anyway."""
         return () if ours else [name for name, value in row.items() if value is None]
 
-    def _fits(self, column: str, columns: Collection[str]) -> bool:
-        return column in columns or self._is_free(column)
+    def fits(self, column: str, columns: Collection[str]) -> bool:
+        """Say whether a table with these columns takes this one."""
+        inner = self.shape.inner
+        return column in columns or self._is_free(column) or (inner in columns and column.startswith(f"{inner}."))
+
+    def vector_column(self, name: str) -> str | None:
+        """Return the column of a vector by its portable name."""
+        return _vector_column(name, self.map)
 
     def _is_free(self, column: str) -> bool:
         """Say whether a column is a key that the product takes whatever it is called."""

@@ -1,0 +1,159 @@
+"""What becomes of each field of records that go into a product: kept as its own, carried beside, or lost."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from memkeep.engines.rows import Columns
+from memkeep.records.formats.base import About, Source
+from memkeep.records.record import Record, Relationship, Vector
+from memkeep.records.shape import Mapper
+
+Fate = Literal["native", "metadata", "lost"]
+_EMPTY: tuple[object, ...] = (None, (), {})
+_OWN = frozenset({"primary", "collection", "system", "native"})
+
+
+class FieldFate(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of one field, and in how many records it is."""
+
+    field: str
+    fate: Fate
+    records: int
+    column: str | None = None  # where it is kept
+    reason: str = ""
+
+
+class Vectors(msgspec.Struct, frozen=True, kw_only=True):
+    """How many vectors go along, and why others do not."""
+
+    kept: int
+    left: int
+    reason: str = ""
+
+
+def fates(source: Source, mapper: Mapper, columns: Columns | None, *, joins: bool) -> list[FieldFate]:
+    """Return what becomes of the fields of the memories, of their metadata key by key, and of relationships.
+
+    `joins` says that the product has a table for relationships.
+    """
+    ours = source.about.system
+    counted: Counter[tuple[str, Fate, str | None]] = Counter()
+    for made in source.records():
+        if not made.primary:
+            counted[f"collection {made.collection}", "lost", None] += 1
+            continue
+        same = made.system == mapper.system
+        for field, value in _fields(made):
+            counted[(field, *_fate(field, value, mapper, columns, same=same))] += 1
+    keeps = mapper.shape.free is not None or mapper.shape.side
+    for _ in source.relationships():
+        counted["relationships", "native" if joins else "metadata" if keeps else "lost", None] += 1
+    found = [
+        FieldFate(field=field, fate=fate, records=number, column=column, reason=_reason(field, fate, ours))
+        for (field, fate, column), number in counted.items()
+    ]
+    return sorted(found, key=lambda one: (("native", "metadata", "lost").index(one.fate), one.field))
+
+
+def _fields(made: Record) -> Iterator[tuple[str, object]]:
+    for field in made.__struct_fields__:
+        value = getattr(made, field)
+        if field in _OWN or value in _EMPTY:
+            continue
+        if field == "metadata":
+            yield from ((f"metadata.{key}", item) for key, item in value.items() if item is not None)
+        elif field == "vectors":
+            yield from ((f"vectors.{name}" if name else "vectors", one) for name, one in value.items())
+        else:
+            yield field, value
+
+
+def _fate(field: str, value: object, mapper: Mapper, columns: Columns | None, *, same: bool) -> tuple[Fate, str | None]:
+    keeps: Fate = "metadata" if mapper.shape.free is not None or mapper.shape.side else "lost"
+    if field == "id":
+        return "native", mapper.map.id
+    if isinstance(value, Vector):
+        column = mapper.vector_column(field.removeprefix("vectors").removeprefix("."))
+        return ("native", column) if column is not None else ("lost", None)
+    if same:
+        return "native", mapper.shape.fields.get(field, field.removeprefix("metadata."))
+    column = mapper.shape.fields.get(field)
+    if column is None or (columns is not None and not mapper.fits(column, columns.names)):
+        return keeps, None
+    return "native", column
+
+
+def _reason(field: str, fate: Fate, system: str) -> str:
+    if fate != "lost":
+        return ""
+    if field.startswith("collection "):
+        return f"a kind of record that only {system or 'its product'} has"
+    return "the product has no place for it"
+
+
+class Fitted:
+    """A source whose vectors are only those that fit: of the right size, and of the model that is there."""
+
+    def __init__(self, source: Source, sizes: dict[str, int], model: str | None) -> None:
+        """Take what columns of vectors take, by the portable name of the vector, 0 for any; and the model there."""
+        self._source = source
+        self._sizes = sizes
+        self._model = model
+        self._kept = self._left = 0
+        self._reasons: Counter[str] = Counter()
+        for made in source.records():
+            for name, one in made.vectors.items() if made.primary else ():
+                if reason := self._unfit(name, one):
+                    self._left += 1
+                    self._reasons[reason] += 1
+                else:
+                    self._kept += 1
+
+    @property
+    def vectors(self) -> Vectors:
+        """How many go along."""
+        reason = self._reasons.most_common(1)[0][0] if self._reasons else ""
+        return Vectors(kept=self._kept, left=self._left, reason=reason)
+
+    @property
+    def about(self) -> About:
+        """Where the records are from."""
+        return self._source.about
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records with the vectors that fit."""
+        for made in self._source.records():
+            fitting = {name: one for name, one in made.vectors.items() if not self._unfit(name, one)}
+            yield made if len(fitting) == len(made.vectors) else msgspec.structs.replace(made, vectors=fitting)
+
+    def relationships(self) -> Iterator[Relationship]:
+        """Yield what joins them."""
+        return self._source.relationships()
+
+    def _unfit(self, name: str, one: Vector) -> str:
+        size = self._sizes.get(name)
+        if size is None:
+            return f"there is no place for a vector {name or 'of this kind'}"
+        if size and one.dims != size:
+            return f"it has {one.dims} dimensions, the store's have {size}"
+        if self._model and one.model and one.type != "sparse" and not same_model(self._model, one.model):
+            return f"it is of {one.model}, the store's are of {self._model}"
+        return ""
+
+
+def same_model(one: str, other: str) -> bool:
+    """Say whether two names are of one model: with or without the provider before it."""
+    return one == other or one.rpartition("/")[2] == other.rpartition("/")[2]
+
+
+def widest(source: Source) -> tuple[int | None, str | None]:
+    """Return the dimensions that most of the main vectors have, and the model that they are of; None without any."""
+    sizes: Counter[tuple[int, str | None]] = Counter()
+    for made in source.records():
+        one = made.vectors.get("")
+        if made.primary and one is not None and one.type != "sparse":
+            sizes[one.dims, one.model] += 1
+    return sizes.most_common(1)[0][0] if sizes else (None, None)

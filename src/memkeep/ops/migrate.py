@@ -1,0 +1,241 @@
+"""Move memory from any product into any other: what is kept, carried or lost is said field by field beforehand."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from memkeep.config import Config
+from memkeep.engines.merging import Conflict
+from memkeep.errors import UsageError
+from memkeep.events import SILENT, Events
+from memkeep.model import Finding, Severity, Store, TableMap, is_url
+from memkeep.ops import destination, records, writing
+from memkeep.ops.fates import FieldFate, Fitted, Vectors, fates, widest
+from memkeep.ops.merged import MergeResult
+from memkeep.records.formats.base import About, Source
+from memkeep.records.record import Record, Relationship
+from memkeep.systems.target import Wish
+from memkeep.vault.vault import Vault
+
+
+class MigrateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was moved, or in a dry run would be: the same numbers."""
+
+    source: str
+    from_system: str
+    to: str
+    to_system: str
+    created: bool
+    dry_run: bool
+    records: int
+    relationships: int
+    fields: tuple[FieldFate, ...]
+    vectors: Vectors
+    merged: MergeResult | None  # None: a dry run into a store that is not there yet
+    kept: str | None  # the snapshot of the target as it was
+    undo: str | None
+    findings: tuple[Finding, ...]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--map` says: a field of every record, or only where it has one value."""
+
+    field: str
+    was: str | None
+    value: str
+
+
+_CHANGED = ("scope", "user", "agent", "session", "category", "source", "status")
+
+
+def change_of(text: str) -> Change:
+    """Return what `scope=agent:main` (every record) or `scope:global=agent:main` (only those) says."""
+    name, mark, value = text.partition("=")
+    field, _, was = name.partition(":")
+    if not mark or field not in _CHANGED:
+        raise UsageError(
+            f"--map {text!r} is not FIELD=VALUE or FIELD:OLD=VALUE; FIELD is one of {', '.join(_CHANGED)}",
+            hint="memkeep migrate FROM --to STORE --map scope=global",
+        )
+    return Change(field=field, was=was if ":" in name else None, value=value)
+
+
+def migrate(
+    vault: Vault | None,
+    name: str,
+    to: str,
+    *,
+    changes: Sequence[Change] = (),
+    conflict: Conflict = "skip",
+    user: str | None = None,
+    dry_run: bool = False,
+    config: Config | None = None,
+    events: Events = SILENT,
+) -> MigrateResult:
+    """Write the records of a snapshot or live store into another store, which is made when `to` is `system:place`.
+
+    The source is only read. With a vault, what the target was is kept as a snapshot first. Raises `UsageError`,
+    `StoreError`, `RefusedError`.
+    """
+    aim = destination.find(to, config)
+    with records.of(vault, name, config=config, filters=records.Filters(user=user), events=events) as source:
+        return move(vault, source, aim, changes=changes, conflict=conflict, dry_run=dry_run, named=name, events=events)
+
+
+def move(
+    vault: Vault | None,
+    source: Source,
+    aim: destination.Destination,
+    *,
+    changes: Sequence[Change] = (),
+    conflict: Conflict,
+    dry_run: bool,
+    named: str,
+    events: Events = SILENT,
+) -> MigrateResult:
+    """Write the records of a source to a destination."""
+    changed: Source = _Changed(source, changes) if changes else source
+    dims, model = widest(changed)
+    wish = Wish(dims=dims, model=model)
+    created = aim.store is None
+    if created and dry_run:
+        return _planned(changed, aim, wish, named)
+    store = destination.make(aim, wish)
+    if not dry_run:
+        store = destination.ready(store)
+    into = writing.places(store)
+    fitted = Fitted(changed, _sizes(into), _model(store))
+    main = _main(into)
+    plan = fates(fitted, main.mapper, main.columns, joins=_joins(into))
+    written = writing.write(
+        None if created else vault, store, fitted, conflict=conflict, dry_run=dry_run, events=events
+    )
+    undo = None
+    if written.kept is not None:
+        undo = f"memkeep restore {written.kept[:12]} --in-place --confirm={store.system}"
+    elif created and not dry_run:
+        undo = None if is_url(store.path) else f"rm -r {shlex.quote(store.path)}"
+    return MigrateResult(
+        source=named,
+        from_system=source.about.system,
+        to=store.path,
+        to_system=store.system,
+        created=created,
+        dry_run=dry_run,
+        records=source.about.records,
+        relationships=source.about.relationships,
+        fields=tuple(plan),
+        vectors=fitted.vectors,
+        merged=written.result,
+        kept=written.kept,
+        undo=undo,
+        findings=(*written.findings, *_findings(source, plan, fitted.vectors, store.path)),
+    )
+
+
+def _planned(source: Source, aim: destination.Destination, wish: Wish, named: str) -> MigrateResult:
+    """Say what would become of records in a store that is not there: one is made in a scratch folder to ask it."""
+    from memkeep.ops.scratch import scratch
+    from memkeep.systems import targets
+
+    plan: list[FieldFate] = []
+    vectors = Vectors(kept=0, left=0)
+    if not is_url(aim.place):
+        with scratch() as folder:
+            place = folder / ("new.db" if aim.place.endswith((".db", ".sqlite")) else "new")
+            store = targets.of_name(aim.name).create(aim.name, str(place), wish)
+            into = writing.places(store)
+            fitted = Fitted(source, _sizes(into), None)
+            main = _main(into)
+            plan, vectors = fates(fitted, main.mapper, main.columns, joins=_joins(into)), fitted.vectors
+    return MigrateResult(
+        source=named,
+        from_system=source.about.system,
+        to=aim.place,
+        to_system=aim.system,
+        created=True,
+        dry_run=True,
+        records=source.about.records,
+        relationships=source.about.relationships,
+        fields=tuple(plan),
+        vectors=vectors,
+        merged=None,
+        kept=None,
+        undo=None,
+        findings=tuple(_findings(source, plan, vectors, aim.place)),
+    )
+
+
+class _Changed:
+    """A source whose records say something else in some fields."""
+
+    def __init__(self, source: Source, changes: Sequence[Change]) -> None:
+        self._source = source
+        self._changes = changes
+
+    @property
+    def about(self) -> About:
+        """Where the records are from."""
+        return self._source.about
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records, changed."""
+        for made in self._source.records():
+            said = {
+                one.field: one.value for one in self._changes if one.was is None or getattr(made, one.field) == one.was
+            }
+            yield msgspec.structs.replace(made, **said) if said and made.primary else made
+
+    def relationships(self) -> Iterator[Relationship]:
+        """Yield what joins them."""
+        return self._source.relationships()
+
+
+def _main(into: Sequence[writing.Place]) -> writing.Place:
+    return next(one for one in into if one.map.primary and one.mapper.shape.kind == "record")
+
+
+def _joins(into: Sequence[writing.Place]) -> bool:
+    return any(one.mapper.shape.kind == "relationship" for one in into)
+
+
+def _sizes(into: Sequence[writing.Place]) -> dict[str, int]:
+    """Return the dimensions of the vectors that the memories can have, by their portable name."""
+    return {
+        _portable(column, one.map): size
+        for one in into
+        if one.map.primary or one.mapper.shape.kind == "vectors"
+        for column, size in one.columns.vectors.items()
+    }
+
+
+def _portable(column: str, map_: TableMap) -> str:
+    first = bool(map_.vectors) and column == map_.vectors[0]
+    return "" if first or column == "vector" else column.removeprefix("vector.")
+
+
+def _model(store: Store) -> str | None:
+    said = store.fingerprint.get("embedding")
+    return said.get("model") if isinstance(said, dict) else None
+
+
+def _findings(source: Source, plan: Sequence[FieldFate], vectors: Vectors, to: str) -> Iterator[Finding]:
+    for sentence in source.about.omitted:
+        yield Finding(code="not_migrated", severity=Severity.WARNING, message=sentence)
+    lost: Counter[str] = Counter({one.field: one.records for one in plan if one.fate == "lost"})
+    for field, number in sorted(lost.items()):
+        yield Finding(
+            code="field_lost",
+            severity=Severity.WARNING,
+            message=f"{field} of {number:,} records has no place in the target and does not go along",
+            mend="a snapshot of the source keeps it: memkeep backup",
+        )
+    if vectors.left:
+        yield Finding(
+            code="vectors_left",
+            severity=Severity.WARNING,
+            message=f"{vectors.left:,} vectors do not go along: {vectors.reason}",
+            mend=f"memkeep embed {shlex.quote(to)} --missing",
+        )
