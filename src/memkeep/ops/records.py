@@ -140,7 +140,7 @@ class RecordSource:
         here = made.id
         if (carried := self._carried.get(made.collection)) is not None and (data := carried.find(here)):
             made, joins = _restored(mapper, made, data)
-        made = refine(made) if made.system == self._about.system else made
+        made = refine(made) if made.system == mapper.system else made
         if self._is_wanted(made):
             self._names.add(plain_id(here))
             if made.id != here:

@@ -79,12 +79,12 @@ def write(
         raise StoreError(
             f"{store.path} has no table that memories could go into", hint=f"memkeep discover {store.path}"
         )
-    layer = _Layer(target, store.system, source, into)
+    layer = _Layer(target, source, into)
     kept = park(vault, store, events) if vault is not None and not dry_run else None
     wanted = Wanted(conflict=conflict)
     with ExitStack() as stack:
         done: list[tuple[Part, Merging]] = []
-        for part in dict.fromkeys(one.part for one in into):
+        for part in {one.part.name: one.part for one in into}.values():
             events.step(f"writing {part.name}")
             rows = {one.map.table: layer.rows(one) for one in into if one.part is part}
             made = engine(part.engine)
@@ -100,16 +100,16 @@ def write(
 class _Layer:
     """Lays out records as the rows of each table."""
 
-    def __init__(self, target: Target, system: str, source: Source, into: list[Place]) -> None:
+    def __init__(self, target: Target, source: Source, into: list[Place]) -> None:
         self._target = target
-        self._system = system
+        self._primary = [one for one in into if one.map.primary and one.mapper.shape.kind == "record"]
+        self._system = system = self._primary[0].mapper.system
         self._source = source
         self._joined: dict[str, list[Relationship]] = {}  # of a target without a table for them, by where they begin
         if not any(one.mapper.shape.kind == "relationship" for one in into):
             for made in source.relationships():
                 if made.system != system:
                     self._joined.setdefault(made.source, []).append(made)
-        self._primary = [one for one in into if one.map.primary and one.mapper.shape.kind == "record"]
 
     def rows(self, place: Place) -> Rows:
         """Return what gives the rows of a table."""

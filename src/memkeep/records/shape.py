@@ -37,6 +37,7 @@ class Shape(Value, kw_only=True):
 
     kind: Literal["record", "relationship", "vectors", "carried"] = "record"
     of: str = ""  # of `vectors` and `carried`: the collection whose records they belong to, by the same id
+    product: str = ""  # whose records these are where a system is several products; "": the system's
     fields: dict[str, str] = {}  # field of `Record` or `Relationship` -> column; `id` is the map's own
     times: dict[str, TimeUnit] = {}
     forms: dict[str, Form] = {}
@@ -59,7 +60,7 @@ class Mapper:
     def __init__(self, map_: TableMap, shape: Shape, system: str) -> None:
         self.map = map_
         self.shape = shape
-        self.system = system
+        self.system = shape.product or system
         inner = f"{shape.inner}." if shape.inner else None
         known = Relationship if shape.kind == "relationship" else Record
         fields = {field: column for field, column in shape.fields.items() if field in known.__struct_fields__}

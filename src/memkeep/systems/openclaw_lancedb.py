@@ -22,7 +22,8 @@ from memkeep.systems.maps import dims, recognised, table_map
 
 name = marks.LANCEDB
 queries: tuple[str, ...] = ()
-PLUGINS = {"memory-lancedb": "lancedb", "memory-lancedb-pro": "lancedb-pro"}
+LEGACY, PRO = "memory-lancedb", "memory-lancedb-pro"
+PLUGINS = {LEGACY: "lancedb", PRO: "lancedb-pro"}
 
 
 def detect(look: Look, path: Path, places: Places) -> list[Store]:
@@ -143,10 +144,10 @@ _PRO_TIMES = ("last_accessed_at", "valid_from", "valid_until")
 def shape(map_: TableMap) -> Shape:
     """Return how memories are records; pro keeps much of what it knows in the JSON text `metadata`."""
     if "timestamp" not in map_.fields.values():
-        return Shape(fields=map_.fields, times=map_.times, numbers="float")
+        return Shape(product=LEGACY, fields=map_.fields, times=map_.times, numbers="float")
     times: dict[str, TimeUnit] = {**map_.times, "created_at": "ms", **dict.fromkeys(_PRO_TIMES, "ms")}
     fields = map_.fields | {field: f"metadata.{key}" for field, key in _PRO.items()}
-    return Shape(fields=fields, times=times, inner="metadata", free="metadata.", numbers="float")
+    return Shape(product=PRO, fields=fields, times=times, inner="metadata", free="metadata.", numbers="float")
 
 
 def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature

@@ -13,10 +13,10 @@ from memkeep.records.shape import Row
 from memkeep.systems import openclaw_lancedb
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
+from memkeep.systems.openclaw_lancedb import LEGACY, PRO
 from memkeep.systems.target import Wish
 
 name = openclaw_lancedb.name
-LEGACY, PRO = "memory-lancedb", "memory-lancedb-pro"
 names: tuple[str, ...] = (PRO, LEGACY, openclaw_lancedb.name)
 
 _LEGACY_COLUMNS = ("id", "text", "vector", "importance", "category", "createdAt")
