@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from memkeep.records.formats import alf_read
+from memkeep.records.formats.alf_links import Links
 from memkeep.records.formats.alf_read import MANIFEST, RELATIONSHIPS
 from memkeep.records.formats.alf_record import clean, mint, moment_of, to_alf, uuid_of
-from memkeep.records.formats.alf_spill import Links, Quarters, quarter_of
 from memkeep.records.formats.base import About, Source
+from memkeep.records.formats.heaps import Heap, Heaps
 from memkeep.records.readers.base import Read
 from memkeep.records.record import Portable, Record
 from memkeep.records.wire import to_object
@@ -63,14 +64,14 @@ def write(source: Source, folder: Path) -> None:
     moment = moment_of(source.about.taken) or _LONG_AGO
     agent = uuid_of("agent", source.about.system, source.about.path)
     links, users = _links(source, work)
-    quarters, embedded = Quarters(work), False
+    quarters, embedded = Heaps(work), False
     for record, number in numbered(source.records()):
         line = to_alf(record, agent=agent, moment=moment, number=number, known=links)
         embedded = embedded or "embeddings" in line
-        quarters.add(line["temporal"]["created_at"], line)
+        quarters.add(_quarter_of(line["temporal"]["created_at"]), _line(line))
     links.close()
     parts = quarters.close()
-    files = {f"memory/partitions/{quarter}.jsonl": file for quarter, (file, _) in parts.items()}
+    files = {f"memory/partitions/{quarter}.jsonl": heap.file for quarter, heap in parts.items()}
     if (work / "relationships").exists():
         files[RELATIONSHIPS] = work / "relationships"
     entries = _small_entries(source.about, agent, moment, users, parts)
@@ -99,8 +100,6 @@ def _file(path: Path) -> Path:
 
 def _links(source: Source, work: Path) -> tuple[Links, list[str]]:
     """Note the ids of all records and what joins them, and keep the relationships whole; return the users too."""
-    import orjson
-
     links, users = Links(), dict[str, None]()
     for record, number in numbered(source.records()):
         links.note(record.id, mint(record, number))
@@ -108,7 +107,7 @@ def _links(source: Source, work: Path) -> tuple[Links, list[str]]:
             users[record.user] = None
     with (work / "relationships").open("wb") as out:
         for each in source.relationships():
-            out.write(orjson.dumps(to_object(each), option=orjson.OPT_APPEND_NEWLINE))
+            out.write(_line(to_object(each)))
             links.join(each.source, each.target, each.type)
         empty = not out.tell()
     if empty:
@@ -116,9 +115,7 @@ def _links(source: Source, work: Path) -> tuple[Links, list[str]]:
     return links, sorted(users)
 
 
-def _small_entries(
-    about: About, agent: str, moment: str, users: list[str], parts: dict[str, tuple[Path, int]]
-) -> dict[str, bytes]:
+def _small_entries(about: About, agent: str, moment: str, users: list[str], parts: dict[str, Heap]) -> dict[str, bytes]:
     identity = {
         "id": uuid_of("identity", agent),
         "agent_id": agent,
@@ -163,12 +160,12 @@ def _manifest(about: About, agent: str, moment: str, layers: dict[str, Any], che
     )
 
 
-def _layers(moment: str, users: int, parts: dict[str, tuple[Path, int]]) -> dict[str, Any]:
-    current = quarter_of(moment)
+def _layers(moment: str, users: int, parts: dict[str, Heap]) -> dict[str, Any]:
+    current = _quarter_of(moment)
     memory = {
-        "record_count": sum(count for _, count in parts.values()),
+        "record_count": sum(heap.lines for heap in parts.values()),
         "index_file": "memory/index.json",
-        "partitions": [_partition(quarter, count, sealed=quarter < current) for quarter, (_, count) in parts.items()],
+        "partitions": [_partition(quarter, heap.lines, sealed=quarter < current) for quarter, heap in parts.items()],
     }
     return {
         "identity": {"version": 1, "file": "identity.json"},
@@ -215,6 +212,16 @@ def _entry(entry: str, size: int) -> zipfile.ZipInfo:
     info.external_attr = 0o644 << 16
     info.file_size = size
     return info
+
+
+def _quarter_of(moment: str) -> str:
+    return f"{moment[:4]}-Q{(int(moment[5:7]) + 2) // 3}"
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    import orjson
+
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
 
 
 def _json(value: Any) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from memkeep.records import moments
+from memkeep.records.readers.base import UnfitError
+from memkeep.records.readers.numbers import DENSE, vector
 from memkeep.records.record import Record, Relationship, Vector
 from memkeep.records.wire import check, from_object, to_object
 
@@ -28,7 +30,6 @@ _SHARED = (
     *("text", "category", "scope", "session", "source", "tags", "confidence", "status", "access_count", "created_at"),
     *_TIMES,
 )
-_DENSE = {"f16": "<f2", "f32": "<f4", "f64": "<f8"}
 
 
 class Known(Protocol):
@@ -91,7 +92,7 @@ def to_alf(record: Record, *, agent: str, moment: str, number: int, known: Known
 def from_alf(said: Any, moment: str) -> Record:
     """Return the record of a line; where memkeep wrote it, all of what it was. Raises `ValueError`."""
     if not isinstance(said, dict) or not isinstance(said.get("content"), str) or not isinstance(said.get("id"), str):
-        raise ValueError("not a memory record: `id` or `content` is missing")  # noqa: TRY004 - the file is wrong
+        raise UnfitError("not a memory record: `id` or `content` is missing")
     raw = said.get("raw_source_format")
     kept = raw.get(OURS) if isinstance(raw, dict) else None
     shown = _shown(said)
@@ -191,20 +192,20 @@ def _embeddings(record: Record, moment: str) -> tuple[list[dict[str, Any]], dict
     if rest:
         return listed, rest
     when = moment_of(record.updated_at) or moment_of(record.created_at) or moment
-    for name, vector in record.vectors.items():
-        numbers = np.frombuffer(vector.data, _DENSE[vector.type])
-        wide = numbers.astype("<f4") if vector.type == "f16" else numbers
-        model = clean(vector.model or "")
+    for name, one in record.vectors.items():
+        numbers = np.frombuffer(one.data, DENSE[one.type])
+        wide = numbers.astype("<f4") if one.type == "f16" else numbers
+        model = clean(one.model or "")
         listed.append(
             {
                 "model": model if "/" in model.strip("/") else UNKNOWN + (model or "model"),
-                "dimensions": vector.dims,
+                "dimensions": one.dims,
                 "vector": wide,
                 "computed_at": when,
                 "source": "runtime",
             }
         )
-        rest[name] = {"type": vector.type, "model": vector.model}
+        rest[name] = {"type": one.type, "model": one.model}
     return listed, rest
 
 
@@ -212,19 +213,14 @@ def _is_odd(vectors: dict[str, Vector]) -> bool:
     """Say whether JSON numbers under plain names would not give all vectors back."""
     import numpy as np
 
-    for name, vector in vectors.items():
-        if (
-            vector.type not in _DENSE
-            or not vector.dims
-            or clean(name) != name
-            or clean(vector.model or "") != (vector.model or "")
-        ):
+    for name, one in vectors.items():
+        if one.type not in DENSE or not one.dims or clean(name) != name or clean(one.model or "") != (one.model or ""):
             return True
         try:
-            check(vector)
+            check(one)
         except ValueError:
             return True
-        if not np.isfinite(np.frombuffer(vector.data, _DENSE[vector.type])).all():
+        if not np.isfinite(np.frombuffer(one.data, DENSE[one.type])).all():
             return True
     return False
 
@@ -238,7 +234,7 @@ def _vectors(kept: Any, embeddings: Any) -> dict[str, Vector]:
         if len(listed) != len(kept):
             return _foreign_vectors(embeddings)
         return {
-            name: _dense(said, each.get("type"), each.get("model"))
+            name: vector(_dict(said).get("vector"), each.get("model"), each.get("type"))
             for (name, each), said in zip(kept.items(), listed, strict=True)
         }
     made = from_object({"id": "", "text": "", "vectors": kept}, Record)
@@ -250,29 +246,14 @@ def _foreign_vectors(embeddings: Any) -> dict[str, Vector]:
     for each in embeddings if isinstance(embeddings, list) else []:
         model = _dict(each).get("model")
         model = model.removeprefix(UNKNOWN) if isinstance(model, str) else None
-        found[(model or str(len(found))) if found else ""] = _dense(each, "f32", model)
+        found[(model or str(len(found))) if found else ""] = vector(_dict(each).get("vector"), model)
     return found
 
 
-def _dense(said: Any, type_: Any, model: Any) -> Vector:
-    import numpy as np
-
-    numbers = _dict(said).get("vector")
-    if type_ not in _DENSE or not (model is None or isinstance(model, str)) or not isinstance(numbers, list):
-        raise ValueError("an embedding is not what it should be")
-    try:
-        data = np.array(numbers, _DENSE[type_])
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"an embedding is not numbers: {error}") from error
-    if data.ndim != 1:
-        raise ValueError("an embedding is not a list of numbers")
-    return Vector(data=data.tobytes(), type=type_, dims=len(data), model=model)
-
-
 def _entities(metadata: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the entities that products name: hybrid's `entity`, and lists of names."""
-    one, many = metadata.get("entity"), metadata.get("entities")
-    names = [one, *(many if isinstance(many, list) else ())]
+    """Return the entities that products name: hybrid's `entity`, Thanos's list of names."""
+    many = metadata.get("entities", metadata.get("payload.entities"))
+    names = [metadata.get("entity"), *(many if isinstance(many, list) else ())]
     return [{"name": clean(each), "type": "other"} for each in names if isinstance(each, str) and each]
 
 

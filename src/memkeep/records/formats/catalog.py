@@ -1,6 +1,6 @@
 """The formats that memkeep writes and reads; a further one is one module and one name here, in alphabetical order."""
 
-from memkeep.records.formats import alf
+from memkeep.records.formats import alf, markdown, oc_memory
 from memkeep.records.formats.base import Format
 
-FORMATS: tuple[Format, ...] = (alf,)
+FORMATS: tuple[Format, ...] = (alf, markdown, oc_memory)

@@ -12,6 +12,10 @@ from memkeep.model import Value
 from memkeep.records.record import Portable
 
 
+class UnfitError(ValueError):
+    """A value in a file is not the record, or the part of one, that should be there."""
+
+
 class Refused(Value):
     """A record in a file that could not be read; the others were."""
 

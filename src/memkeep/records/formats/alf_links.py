@@ -1,12 +1,8 @@
-"""What an archive is put together from, on disk rather than in memory: ids, links, and lines by quarter."""
+"""What an archive must know of all records while it writes one: their ids and what joins them."""
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 from memkeep.records.formats.alf_record import uuid_of
-
-_BUFFERED = 8 << 20
 
 
 class Links:
@@ -42,45 +38,6 @@ class Links:
     def close(self) -> None:
         """Let the database go."""
         self._db.close()
-
-
-class Quarters:
-    """Lines by quarter of a year, each quarter a file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._held: dict[str, list[bytes]] = {}
-        self._size = 0
-        self._counts: dict[str, int] = {}
-
-    def add(self, moment: str, line: dict[str, Any]) -> None:
-        """Add a line under the quarter of a time, `2026-02-03T...`."""
-        import orjson
-
-        data = orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-        quarter = quarter_of(moment)
-        self._held.setdefault(quarter, []).append(data)
-        self._counts[quarter] = self._counts.get(quarter, 0) + 1
-        self._size += len(data)
-        if self._size > _BUFFERED:
-            self._flush()
-
-    def close(self) -> dict[str, tuple[Path, int]]:
-        """Return the files by quarter, oldest first, and how many lines each has."""
-        self._flush()
-        return {quarter: (self._folder / quarter, self._counts[quarter]) for quarter in sorted(self._counts)}
-
-    def _flush(self) -> None:
-        for quarter, held in self._held.items():
-            with (self._folder / quarter).open("ab") as out:
-                out.writelines(held)
-        self._held.clear()
-        self._size = 0
-
-
-def quarter_of(moment: str) -> str:
-    """Return the quarter of a time, `2026-Q1`."""
-    return f"{moment[:4]}-Q{(int(moment[5:7]) + 2) // 3}"
 
 
 def _key(text: str) -> bytes:
