@@ -111,6 +111,15 @@ def is_of(map_: TableMap, row: dict[str, Any], users: Collection[str] | None) ->
     return users is None or (column is not None and str(row.get(column)) in users)
 
 
+def is_chosen(map_: TableMap, row: dict[str, Any], wanted: Wanted) -> bool:
+    """Say whether a row goes along: it is of one of the users, if any are named, and so is what it links."""
+    user = owner(map_)
+    if wanted.users is not None and (str(row[user]) not in wanted.users if user in row else not map_.links):
+        return False
+    named = [str(row[column]) for column in map_.links if row.get(column) is not None]
+    return not map_.links or belongs(named, wanted.records)
+
+
 def replaces(wanted: Wanted, map_: TableMap, row: dict[str, Any], before: dict[str, Any]) -> bool:
     """Say whether a row takes the place of the one before, which has other values."""
     return wanted.conflict == "update" or (wanted.conflict == "newer" and later(map_, row, before))

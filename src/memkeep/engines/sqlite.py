@@ -12,16 +12,20 @@ from typing import Any
 
 import msgspec
 
-from memkeep.engines import sqlite_rows
-from memkeep.engines.merging import Merged, Wanted
+from memkeep.engines import sqlite_given, sqlite_rows
+from memkeep.engines.merging import Merged, Wanted, left_out
+from memkeep.engines.rows import Columns, Rows
 from memkeep.engines.sqlite_inspect import Inspection
 from memkeep.engines.sqlite_link import Child
-from memkeep.engines.sqlite_sql import PATIENCE, quote
+from memkeep.engines.sqlite_sql import PATIENCE, literal, quote
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, TableMap
 from memkeep.records.groups import Group
 from memkeep.records.shape import Row
 
 __all__ = ["Inspection", "SqliteEngine", "SqliteOpened", "inspect"]
+
+
+_FLOAT32 = 4
 
 
 class SqliteOpened:
@@ -148,6 +152,49 @@ class SqliteEngine:
         with Child() as child:
             done = child.call("merge", **places, maps=live.maps, wanted=wanted, patience=self._patience)
             yield SqliteMerging(child, msgspec.convert(done, Merged))
+
+    def columns(self, live: Part, table: str) -> Columns | None:
+        """Return what a live table takes; None when it is not there. A vector has the size of one that is there."""
+        path, map_ = Path(live.path), next((each for each in live.maps if each.table == table), None)
+        vectors = [] if map_ is None else map_.vectors
+        asked = [
+            f"SELECT name FROM pragma_table_xinfo({literal(table)}) WHERE hidden = 0",  # noqa: S608 - quoted
+            *(
+                f"SELECT length({quote(name)}) FROM {quote(table)} WHERE typeof({quote(name)}) = 'blob' LIMIT 1"  # noqa: S608
+                for name in vectors
+            ),
+        ]
+        names, *sizes = inspect([path], {path: asked})[path].results or [()]
+        if not names:
+            return None
+        there = {name for (name,) in names}
+        known = zip(vectors, sizes, strict=True)
+        dims = {name: rows[0][0] // _FLOAT32 if rows else 0 for name, rows in known if name in there}
+        return Columns(names=tuple(name for (name,) in names), vectors=dims)
+
+    @contextmanager
+    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> Iterator["SqliteMerging"]:
+        """Merge rows that are given into the live database; see `sqlite_merge`."""
+        maps = [each for each in live.maps if each.table in rows]
+        with Child() as child:
+            place = {"live": _bytes(Path(live.path)), "maps": maps, "wanted": wanted}
+            types = child.call("merge_rows", **place, patience=self._patience)
+            maps = [each for each in maps if types[each.table]]
+            left = left_out(rows, maps)
+            given = [sqlite_given.Given(each, types[each.table]) for each in maps]
+            child.each(
+                "put",
+                (
+                    {"table": map_.table, "runs": packed}
+                    for map_, one in zip(maps, given, strict=True)
+                    for batch in rows[map_.table]()
+                    for packed in one.packed(batch)
+                ),
+            )
+            done = msgspec.convert(child.call("merged"), Merged)
+            failed = (*(row for one in given for row in one.failed), *done.failed)
+            told = (*left, *(said for one in given for said in one.left), *done.left)
+            yield SqliteMerging(child, msgspec.structs.replace(done, failed=failed, left=told))
 
     def count(self, part: Part, table: str) -> int | None:
         """Count the rows of a live table; None when it can't be read."""

@@ -81,7 +81,10 @@ class _Child:
             "inspect": self._inspect,
             "ask": self._ask,
             "rows": self._rows,
-            "merge": self._begin_merge,
+            "merge": self._merge_image,
+            "merge_rows": self._begin_merge,
+            "put": lambda _, table, runs: self._merging.take(table, runs),
+            "merged": lambda _: self._merging.result,
             "commit": lambda _: self._merging.commit(),
         }
         while True:
@@ -176,7 +179,7 @@ class _Child:
         held = self._now()
         return [] if held.con is None else sqlite_check.check(held.con, held.private, self._maps)
 
-    def _begin_merge(
+    def _merge_image(
         self, _: int, *, live: bytes, image: bytes, maps: list[Any], wanted: Any, patience: float
     ) -> "Merged":
         from memkeep.engines.merging import Wanted
@@ -184,8 +187,19 @@ class _Child:
 
         there = self._begin(live, maps)
         here = Path(os.fsdecode(image))
-        self._merging = SqliteMerge(there, here, self._maps, msgspec.convert(wanted, Wanted), patience)
+        self._merging = SqliteMerge(there, self._maps, msgspec.convert(wanted, Wanted), patience, here)
+        self._merging.take_image()
         return self._merging.result
+
+    def _begin_merge(
+        self, _: int, *, live: bytes, maps: list[Any], wanted: Any, patience: float
+    ) -> dict[str, dict[str, str]]:
+        from memkeep.engines.merging import Wanted
+        from memkeep.engines.sqlite_merge import SqliteMerge
+
+        there = self._begin(live, maps)
+        self._merging = SqliteMerge(there, self._maps, msgspec.convert(wanted, Wanted), patience)
+        return self._merging.columns()
 
     def _inspect(self, number: int, *, asked: list[tuple[bytes, list[str]]], scratch: bytes) -> None:
         from memkeep.engines import sqlite_inspect

@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -17,6 +18,7 @@ from memkeep.engines.sqlite_io import BUFFER, ERROR, LENGTH, STREAM, read_frame,
 from memkeep.errors import MemkeepError, StoreError, UnsupportedError
 
 _PATIENCE = 5.0
+_AHEAD = 2  # requests that wait while one is answered
 # The matrix library's threads wait for each other by spinning: beside other work they made a scan 20 times slower.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _START = "import sys; sys.path[:] = {path!r}; from memkeep.engines.sqlite_child import main; main({stream}, {parent})"
@@ -93,19 +95,18 @@ class Child:
     def items(self, op: str, **arguments: Any) -> Generator[Any, None, Any]:
         """Ask for many things and yield them; what comes last is the generator's value."""
         with _alone(self._asking):
-            number = self._send(op, arguments)
-            while True:
-                try:
-                    there, kind, payload = read_frame(self._replies.fileno())
-                except EOFError:
-                    self._ended()
-                if there != number:  # of an earlier conversation that was left before its end
-                    continue
-                if kind == "error":
-                    raise _error(payload)
-                if kind == "done":
-                    return payload
-                yield payload
+            return (yield from self._answers(self._send(op, arguments)))
+
+    def each(self, op: str, many: Iterable[dict[str, Any]]) -> None:
+        """Ask for one thing after another, each while the one before is being done."""
+        with _alone(self._asking):
+            asked: deque[int] = deque()
+            for arguments in many:
+                asked.append(self._send(op, arguments))
+                if len(asked) > _AHEAD:
+                    deque(self._answers(asked.popleft()), 0)
+            while asked:
+                deque(self._answers(asked.popleft()), 0)
 
     def stream(self, path: str) -> Iterator[bytes]:
         """Yield the bytes of a file of the image."""
@@ -128,6 +129,21 @@ class Child:
                 with suppress(ValueError, StoreError):  # there may be nobody left to stop
                     self._send("stop", {"stream": number})
                 raise
+
+    def _answers(self, number: int) -> Generator[Any, None, Any]:
+        """Yield what comes for a request; what comes last is the generator's value."""
+        while True:
+            try:
+                there, kind, payload = read_frame(self._replies.fileno())
+            except EOFError:
+                self._ended()
+            if there != number:  # of an earlier conversation that was left before its end
+                continue
+            if kind == "error":
+                raise _error(payload)
+            if kind == "done":
+                return payload
+            yield payload
 
     def _pipes(self) -> tuple[Any, Any, Any]:  # files, never bare descriptors, which may be another's once closed
         return self._process.stdin, self._process.stdout, self._process.stderr

@@ -29,6 +29,20 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def affinity(declared: str) -> str:
+    """Return what a column that is declared so makes of values: sqlite.org/datatype3.html, 3.1."""
+    said = declared.upper()
+    rules = (("INT", "INTEGER"), ("CHAR", "TEXT"), ("CLOB", "TEXT"), ("TEXT", "TEXT"), ("BLOB", "BLOB"))
+    reals = (("REAL", "REAL"), ("FLOA", "REAL"), ("DOUB", "REAL"))
+    found = next((name for part, name in (*rules, *reals) if part in said), "NUMERIC")
+    return found if said else "BLOB"
+
+
 def uri(path: Path, parameters: str) -> str:
     """Return the `file:` URI of an absolute path: sqlite.org/uri.html; bytes that are not UTF-8 included."""
     return "file://" + "".join(chr(c) if c in _PLAIN else f"%{c:02X}" for c in os.fsencode(path)) + "?" + parameters
