@@ -60,6 +60,7 @@ class OpenVault:
     def backup(
         self,
         *paths: Place,
+        user: str | None = None,
         tag: str | None = None,
         label: str | None = None,
         secrets: Secrets = "auto",
@@ -67,12 +68,16 @@ class OpenVault:
         verify: bool = True,
         events: Events = SILENT,
     ) -> BackupResult:
-        """Take a snapshot of every store at the paths, or of all that are found when none is given."""
+        """Take a snapshot of every store at the paths, or of all that are found when none is given.
+
+        With `user`, of what is of one user in them.
+        """
         from memkeep.ops.backup import backup
 
         return backup(
             self._vault,
             discover(*paths, config=self._config),
+            user=user,
             tag=tag,
             label=label,
             secrets=secrets,

@@ -101,6 +101,7 @@ class Part(Value):
     secrets: tuple[
         str, ...
     ] = ()  # what to redact when secrets are not taken: a JSON file's dotted keys, `table.column`
+    user: str | None = None  # only what is of this user is taken
 
 
 class Hooks(Value):
@@ -122,6 +123,7 @@ class Store(Value):
     fingerprint: dict[str, Any] = {}  # embedding provider/model/dims, schema and product versions
     omitted: tuple[Omission, ...] = ()  # known from the layout alone (.env files, links that leave the store)
     findings: tuple[Finding, ...] = ()
+    user: str | None = None  # only what is of this user is taken; such a store is another one than the whole
     hooks: Hooks | None = None  # when the settings say that it is to stand still while it is frozen
 
 
@@ -246,6 +248,7 @@ class Snapshot(Value, kw_only=True):
     created: str  # ISO-8601, UTC
     system: str
     path: str
+    user: str | None = None  # whose memory alone it holds; None: everybody's
     host: str
     parent: str | None = None
     tag: str | None = None

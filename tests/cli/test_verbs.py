@@ -137,6 +137,7 @@ def test_the_documents_have_the_fields_that_scripts_rely_on(world: World) -> Non
         "id",
         "system",
         "path",
+        "user",
         "records",
         "source_bytes",
         "added_bytes",

@@ -15,7 +15,7 @@ from memkeep.engines import postgres_sql
 from memkeep.engines.postgres_catalogue import Catalogue, Relation, describe, relations, search_extensions
 from memkeep.engines.postgres_connect import PATIENCE, connected, library
 from memkeep.engines.postgres_copy import Writer
-from memkeep.engines.postgres_tables import FILE, FORMAT, Column, Table, Tables, encode, quote
+from memkeep.engines.postgres_tables import FILE, FORMAT, Column, Table, Tables, encode, quote, text
 from memkeep.errors import StoreError, UnstableError
 from memkeep.model import Part, Run, Value
 
@@ -68,7 +68,7 @@ def take(part: Part, folder: Path, marks: Path) -> Taken:
                 for setting in SETTINGS:
                     connection.execute(setting)
                 if _locked(connection, wanted) and relations(connection) == there:
-                    return _copy(connection, wanted, left, folder, marks)
+                    return _copy(connection, part, wanted, left, folder, marks)
             finally:
                 if not connection.broken:
                     connection.execute("ROLLBACK")
@@ -113,11 +113,29 @@ def choose(part: Part, there: list[Relation]) -> tuple[list[Relation], list[Left
     return wanted, left
 
 
-def select(table: Table, order: bool = False) -> str:  # noqa: FBT001, FBT002 - of one word
+def select(table: Table, order: bool = False, only: str = "") -> str:  # noqa: FBT001, FBT002 - of one word
     """Return the query for a table's rows as the image has them: vectors first, then the other columns."""
     columns = ", ".join([*(quote(one.name) for one in table.vectors), *(value(one) for one in table.others)])
     by = f" ORDER BY {', '.join(quote(name) for name in table.key)}" if order and table.key else ""
-    return f"SELECT {columns} FROM ONLY {table.sql}{by}"
+    return f"SELECT {columns} FROM ONLY {table.sql}{f' WHERE {only}' if only else ''}{by}"
+
+
+def of_user(part: Part, table: Table) -> str:
+    """Return the condition under which a row is of the user whose rows alone are taken; "" when all are.
+
+    Raises `StoreError` when nothing tells.
+    """
+    if part.user is None:
+        return ""
+    columns = [map_.fields["user"] for map_ in part.maps if map_.table == table.full and "user" in map_.fields]
+    names = {column.name for column in table.columns}
+    for column in columns:
+        outer, _, key = column.partition(".")
+        if column in names:
+            return f"{quote(column)}::text = {text(part.user)}"
+        if outer in names and key:
+            return f"{quote(outer)}::jsonb ->> {text(key)} = {text(part.user)}"
+    raise StoreError(f"nothing tells whose the rows of {table.full} are", hint="memkeep backup   # of all users")
 
 
 def value(column: Column) -> str:
@@ -136,7 +154,9 @@ def _locked(connection: "Connection", wanted: list[Relation]) -> bool:
     return True
 
 
-def _copy(connection: "Connection", wanted: list[Relation], left: list[Left], folder: Path, marks: Path) -> Taken:
+def _copy(
+    connection: "Connection", part: Part, wanted: list[Relation], left: list[Left], folder: Path, marks: Path
+) -> Taken:
     search_extensions(connection)
     server, number = connection.execute(
         "SELECT current_setting('server_version'), current_setting('server_version_num')::int"
@@ -149,25 +169,26 @@ def _copy(connection: "Connection", wanted: list[Relation], left: list[Left], fo
     tables: list[Table] = []
     runs: dict[str, tuple[Run, ...]] = {}
     for table in plan.tables:
-        written, found = _copy_table(connection, table, folder, marks, sizes[table.full])
+        query = select(table, order=True, only=of_user(part, table))
+        written, found = _copy_table(connection, table, query, folder, marks, sizes[table.full])
         tables.append(written)
         runs |= {f"{table.folder}/{name}": one for name, one in found.items()}
     image = _image(plan, tables, server, number)
     (folder / FILE).write_bytes(encode(image))
-    for name, text in postgres_sql.files(image).items():
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, said in postgres_sql.files(image).items():
+        (folder / name).write_text(said, encoding="utf-8")
     left = [*left, *(Left(name=name, reason=reason, lost=False) for name, reason in plan.notes)]
     return Taken(server=server, snapshot=seen, states=before, runs=runs, left=tuple(left))
 
 
 def _copy_table(
-    connection: "Connection", table: Table, folder: Path, marks: Path, expected: int
+    connection: "Connection", table: Table, query: str, folder: Path, marks: Path, expected: int
 ) -> tuple[Table, dict[str, tuple[Run, ...]]]:
     writer = Writer(table, folder / table.folder, marks / table.folder, expected)
     try:
         with (
             connection.cursor() as cursor,
-            cursor.copy(f"COPY ({select(table, order=True)}) TO STDOUT (FORMAT binary)") as rows,
+            cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)") as rows,
         ):
             add = writer.add
             for row in rows:

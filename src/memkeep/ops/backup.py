@@ -34,6 +34,7 @@ from memkeep.ops.drift import drift
 from memkeep.ops.freeze import UNREAD, Held, Moment, freeze, unread
 from memkeep.ops.hooks import stopped
 from memkeep.ops.in_place import refuse_interrupted
+from memkeep.ops.one_user import narrow, of_user
 from memkeep.ops.prove import Packs, chunks_of, commit, packs_of, pruned, read_back
 from memkeep.ops.scratch import scratch
 from memkeep.ops.store_part import Scan, store_part
@@ -56,6 +57,7 @@ class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     system: str
     path: str
+    user: str | None = None  # whose memory alone was taken
     records: int | None
     source_bytes: int
     added_bytes: int
@@ -89,6 +91,7 @@ def backup(
     stores: Sequence[Store],
     *,
     unfound: Sequence[FailedStore] = (),
+    user: str | None = None,
     tag: str | None = None,
     label: str | None = None,
     secrets: Secrets = "auto",
@@ -98,6 +101,7 @@ def backup(
 ) -> BackupResult:
     """Take one snapshot of each store, while their agents go on writing.
 
+    With `user` only what is of one user is taken, which is another store to the vault than the whole is.
     `secrets="auto"` takes secret parts into an encrypted vault and leaves them out of another. With `verify` the
     snapshot is read back before it is listed: all that it leans on where reading costs nothing; in a far storage what
     was written, while the older packs are listed if the backup before has read them. A store that fails does not keep
@@ -107,7 +111,7 @@ def backup(
     reports: list[SnapshotReport] = []
     failed = list(unfound)
     errors: list[MemkeepError] = []
-    for store in stores:
+    for store in [store if user is None else of_user(store, user) for store in stores]:
         take = secrets == "include" or (secrets == "auto" and vault.keys.encrypted)
         try:
             if dry_run:
@@ -188,6 +192,7 @@ class _Run:
                 created="",
                 system=self._store.system,
                 path=self._store.path,
+                user=self._store.user,
                 host="",
                 records=self._store.records,
                 source_bytes=size,
@@ -199,7 +204,7 @@ class _Run:
     def take(self, *, tag: str | None, label: str | None, verify: bool) -> SnapshotReport:
         """Take the snapshot."""
         refuse_interrupted(self._store)
-        parent = self._vault.latest_of(self._store.system, self._store.path)
+        parent = self._vault.latest_of(self._store.system, self._store.path, self._store.user)
         old = {part.name: part for part in parent.parts} if parent else {}
         before = self._old_images(parent)
         packs = Packs(self._vault)
@@ -241,6 +246,7 @@ class _Run:
                 created=clock.now().isoformat(timespec="microseconds"),
                 system=self._store.system,
                 path=self._store.path,
+                user=self._store.user,
                 host=socket.gethostname(),
                 parent=parent.id if parent else None,
                 tag=tag,
@@ -306,6 +312,8 @@ class _Run:
             with stopped(self._store.hooks, Path(self._store.root or "/"), self._findings):
                 moment = freeze(self._store, self._parts, folder / str(attempt))
             with moment:
+                if self._store.user is not None:
+                    narrow(moment, self._store.user, folder / f"{attempt}-one-user")
                 stored = self._store_moment(writer, moment, before, check=check)
                 broken = [held.part.path for held in moment.held if not held.opened.held()]
                 if not broken:

@@ -9,6 +9,7 @@ from memkeep.errors import UsageError
 from memkeep.model import Snapshot
 from memkeep.ops import sides
 from memkeep.ops.discover import discover
+from memkeep.ops.one_user import of_user
 from memkeep.ops.sides import Side, Sides
 from memkeep.records.view import changed_fields, shown_id
 from memkeep.vault.vault import Vault
@@ -62,7 +63,10 @@ def _sides(vault: Vault, a: str, b: str, known: dict[str, Snapshot], config: Con
     for name, other in ((a, b), (b, a)):
         if name not in made:
             stores = discover([name], config)
-            store = sides.one_store(stores, name, known.get(other))
+            like = known.get(other)
+            store = sides.one_store(stores, name, like)
+            if like is not None and like.user is not None:
+                store = of_user(store, like.user)
             made[name] = sides.of_live(vault, store, made.get(other, {}))
     return made[a], made[b]
 

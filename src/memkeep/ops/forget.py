@@ -118,6 +118,7 @@ def _candidate(vault: Vault, snapshot: Snapshot) -> Candidate:
         system=snapshot.system,
         path=snapshot.path,
         host=snapshot.host,
+        user=snapshot.user,
         tag=snapshot.tag,
         rung=rung_of(vault, snapshot)[0],
     )
@@ -143,10 +144,10 @@ def _named(vault: Vault, listed: Sequence[Snapshot], names: Sequence[str]) -> tu
 
 def _check_last_good(verdicts: Sequence[Verdict], confirm: str | None) -> None:
     """Refuse to take a store's only good snapshots, or its only ones at all, unless that was confirmed."""
-    stores: dict[tuple[str, str, str], list[Verdict]] = {}
+    stores: dict[tuple[str, str, str, str], list[Verdict]] = {}
     for one in verdicts:
         stores.setdefault(one.snapshot.store, []).append(one)
-    for (system, path, _), own in stores.items():
+    for (system, path, *_), own in stores.items():
         good = [one for one in own if one.snapshot.good] or own
         if system == confirm or any(one.reasons for one in good):
             continue

@@ -53,6 +53,13 @@ class Held:
         folder.mkdir(parents=True)
         self.opened = self._stack.enter_context(engine(self.part.engine).freeze(self.part, self.root, folder))
 
+    def turn_to(self, folder: Path) -> None:
+        """Let the moment be what was written of it into a private folder."""
+        how = self.opened.how
+        self._stack.close()
+        self.opened = self._stack.enter_context(engine(self.part.engine).open(self.part, folder))
+        self.opened.how = how
+
     def close(self) -> None:
         """Let the moment go."""
         self._stack.close()

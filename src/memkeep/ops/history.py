@@ -34,19 +34,19 @@ def history(vault: Vault, id: str) -> HistoryResult:
 
     Raises `StoreError` when no snapshot has it, `DamagedError` when one that can't be read may.
     """
-    last: dict[tuple[str, str, str], dict[str, Any] | None] = {}
+    last: dict[tuple[str, str, str, str], dict[str, Any] | None] = {}
     moments: list[Moment] = []
     holding: set[str] = set()
     for snapshot in vault.snapshots():
-        now: dict[tuple[str, str, str], dict[str, Any]] = {}
+        now: dict[tuple[str, str, str, str], dict[str, Any]] = {}
         for name, side in sides.of_snapshot(vault, snapshot).items():
             prefix = f"{side.map.collection}:"
             record = id if side.map.primary else id.removeprefix(prefix) if id.startswith(prefix) else None
             found = side.find(record) if record is not None else None
             if found is not None:
-                now[snapshot.system, snapshot.path, name] = found
+                now[snapshot.system, snapshot.path, snapshot.user or "", name] = found
                 holding.add(snapshot.id)
-        keys = [key for key in last if key[:2] == (snapshot.system, snapshot.path)]
+        keys = [key for key in last if key[:3] == (snapshot.system, snapshot.path, snapshot.user or "")]
         for key in dict.fromkeys((*keys, *now)):
             before, after = last.get(key), now.get(key)
             fields = changed_fields(before or {}, after or {})

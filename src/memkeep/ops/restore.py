@@ -1,6 +1,7 @@
 """Bring a snapshot back: into a new folder, or in place of the live store."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -153,6 +154,13 @@ def _in_place(
             f"restoring over {snapshot.path} must be confirmed by the name of its system",
             hint=f"memkeep restore {snapshot.id[:12]} --in-place --confirm={snapshot.system}",
             code="not_confirmed",
+        )
+    if snapshot.user is not None:
+        raise RefusedError(
+            f"snapshot {snapshot.id[:12]} holds the memory of {snapshot.user} alone: in place of all it would be the "
+            "end of everybody else's",
+            hint=f"memkeep restore {snapshot.id[:12]} --into {shlex.quote(snapshot.path)}",
+            code="one_user",
         )
     check_entries(images)
     live = _live(snapshot, config)

@@ -77,13 +77,14 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     path: str
     host: str = ""
+    user: str | None = None
     tag: str | None = None
     rung: Rung = Rung.NONE
 
     @property
-    def store(self) -> tuple[str, str, str]:
+    def store(self) -> tuple[str, str, str, str]:
         """What it is a snapshot of."""
-        return (self.system, self.path, self.host)
+        return (self.system, self.path, self.host, self.user or "")
 
     @property
     def good(self) -> bool:
@@ -133,7 +134,7 @@ def judge(
     """
     rules = settled(wanted)
     given = list(snapshots)
-    stores: dict[tuple[str, str, str], list[Candidate]] = {}
+    stores: dict[tuple[str, str, str, str], list[Candidate]] = {}
     for one in given:
         stores.setdefault(one.store, []).append(one)
     reasons: dict[str, list[str]] = {}

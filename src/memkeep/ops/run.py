@@ -184,7 +184,7 @@ def _back_up(work: Work, _: str | None) -> Done:
 
 def _verify(work: Work, _: str | None) -> Done:
     """Verify the newest snapshot of every store, or all."""
-    newest = {(one.system, one.path): one.id for one in work.vault.snapshots() if one.tag != BEFORE_RESTORE}
+    newest = {(one.system, one.path, one.user): one.id for one in work.vault.snapshots() if one.tag != BEFORE_RESTORE}
     rung = Rung(work.config.run.verify)
     every = work.config.run.verify_all
     report: VerifyReport = verify(work.vault, list(newest.values()), rung=rung, all=every, events=work.events)

@@ -9,6 +9,7 @@ import msgspec
 from memkeep.errors import StoreError, UsageError
 from memkeep.model import Snapshot, Store, TableMap
 from memkeep.ops.freeze import freeze
+from memkeep.ops.one_user import narrow
 from memkeep.ops.scratch import scratch
 from memkeep.records.groups import bucket_of
 from memkeep.records.view import rows_by_id
@@ -62,7 +63,9 @@ def of_live(vault: Vault, store: Store, like: Sides) -> Sides:
     found: Sides = {}
     parts = [part for part in store.parts if part.maps]
     with scratch() as folder, freeze(store, parts, folder) as moment:
-        if moment.omitted:
+        if store.user is not None:
+            narrow(moment, store.user, folder / "one-user")
+        if moment.errors:
             raise StoreError(f"{moment.omitted[0].part} could not be read: {moment.omitted[0].reason}")
         for held in moment.held:
             name = held.part.name

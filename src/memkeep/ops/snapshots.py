@@ -32,6 +32,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     system: str
     path: str
+    user: str | None  # whose memory alone it holds
     records: int | None
     source_bytes: int
     added_bytes: int

@@ -50,7 +50,7 @@ def status(vault: Vault | None, stores: Sequence[Store]) -> StatusResult:
     """Put the stores that were found beside the snapshots of the vault."""
     listed = vault.snapshots() if vault is not None else []
     by_store: dict[tuple[str, str], list[Snapshot]] = {}
-    for one in listed:
+    for one in (each for each in listed if each.user is None):  # the rest of the store is not in such a one
         by_store.setdefault((one.system, one.path), []).append(one)
     live = {(store.system, store.path): store for store in stores}
     rows = [_row(vault, key, live.get(key), by_store.get(key, [])) for key in dict.fromkeys((*live, *by_store))]

@@ -90,6 +90,14 @@ class ShapedSystem(System, Protocol):
         ...
 
 
+class ManyUserSystem(System, Protocol):
+    """A product that keeps the memory of several users in one store, and tells them apart."""
+
+    def of_user(self, store: Store, user: str) -> Store:
+        """Return a store as one from which only what is of one user is taken, in the parts that tell."""
+        ...
+
+
 class LostId(Value):
     """An id that the product's own database destroyed, and what it was: another part of the store still has it."""
 

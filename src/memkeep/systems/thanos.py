@@ -84,6 +84,16 @@ def detect_url(look: Look, url: str, places: Places) -> list[Store]:  # noqa: AR
     ]
 
 
+def of_user(store: Store, user: str) -> Store:
+    """Return a store of which only the memories of one user are taken, and the relationships that go with them."""
+    parts = []
+    for part in store.parts:
+        mine = tuple(each.table for each in part.maps if each.primary)
+        narrowed = msgspec.structs.replace(part, user=user)
+        parts.append(msgspec.structs.replace(narrowed, include=mine) if is_url(part.path) and mine else narrowed)
+    return msgspec.structs.replace(store, parts=tuple(parts), records=None, user=user)
+
+
 def default_paths(places: Places) -> list[Path]:  # noqa: ARG001 - the contract's signature
     """Return nothing: the product lies wherever it was cloned to."""
     return []

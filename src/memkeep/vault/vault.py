@@ -189,9 +189,9 @@ class Vault:
                 message = f"{error.message}; it may be the latest snapshot"
                 raise DamagedError(message, obj=error.obj, hint="memkeep snapshots   (and name the one that you want)")
 
-    def latest_of(self, system: str, path: str) -> Snapshot | None:
-        """Return the newest snapshot of a store."""
-        fitting = [one for one in self.snapshots() if (one.system, one.path) == (system, path)]
+    def latest_of(self, system: str, path: str, user: str | None = None) -> Snapshot | None:
+        """Return the newest snapshot of a store, or of what one user has in it."""
+        fitting = [one for one in self.snapshots() if (one.system, one.path, one.user) == (system, path, user)]
         return fitting[-1] if fitting else None
 
     def image(self, part: PartSummary) -> PartImage:

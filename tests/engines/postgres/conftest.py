@@ -1,6 +1,8 @@
 """What the tests of the Postgres engine share: a real server a worker, a database a test, and ways to freeze it."""
 
 import itertools
+import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,6 +25,12 @@ MEMORIES = TableMap(
     fields={"text": "payload.data", "scope": "payload.user_id", "created_at": "payload.created_at"},
     vectors=("vector",),
 )
+ANN = "00000000-0000-0000-0000-00000000000"
+RELATIONSHIPS = """
+CREATE TABLE relationships (id INTEGER PRIMARY KEY AUTOINCREMENT, source_id TEXT NOT NULL, target_id TEXT NOT NULL,
+  rel_type TEXT NOT NULL, strength REAL DEFAULT 1.0, metadata TEXT, created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+  UNIQUE (source_id, target_id, rel_type));
+"""
 _numbers = itertools.count(1)
 
 
@@ -128,3 +136,33 @@ def rebuild(part: Part, root: Path, target: str, *, replace: bool = False) -> An
 
 def at(part: Part, url: str) -> Part:
     return msgspec.structs.replace(part, path=url)
+
+
+@pytest.fixture
+def thanos(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a Thanos folder: five memories of two users, and three relationships."""
+    database.run(
+        """CREATE TABLE thanos_memories (id uuid PRIMARY KEY, vector vector(3),
+           payload jsonb CHECK (payload ->> 'data' <> 'forbidden'))"""
+    )
+    for number in range(1, 6):
+        payload = {
+            "data": f"memory {number}",
+            "user_id": "ann" if number < 4 else "bob",
+            "created_at": "2025-01-01T00:00:00",
+            "heat": 1.0,
+        }
+        database.run(f"INSERT INTO thanos_memories VALUES ('{ANN}{number}', '[{number},0,1]', '{json.dumps(payload)}')")
+    folder = tmp_path / "Thanos"
+    (folder / "State").mkdir(parents=True)
+    con = sqlite3.connect(folder / "State" / "relationships.db")
+    con.executescript(RELATIONSHIPS)
+    for source, target in ((1, 2), (2, 3), (4, 5)):
+        con.execute(
+            "INSERT INTO relationships (source_id, target_id, rel_type, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+            (f"{ANN}{source}", f"{ANN}{target}", "caused", "2025-01-01", "2025-01-01"),
+        )
+    con.commit()
+    con.close()
+    monkeypatch.setenv("THANOS_MEMORY_DATABASE_URL", database.url)
+    return folder

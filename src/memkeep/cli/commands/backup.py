@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     metavar="[PATH]...",
     help="Stores: paths, URLs, names; else all that are found.",
 )
+@click.option("--user", metavar="U", help="Only what is of this user, of products that keep several apart (Thanos).")
 @click.option("--tag", metavar="T", help="A word to find the snapshot by.")
 @click.option("--label", metavar="L", help="A sentence to remember it by.")
 @click.option("--no-secrets", is_flag=True, help="Leave credentials out of an encrypted vault too.")
@@ -34,6 +35,7 @@ def command(
     face: Face,
     *,
     paths: tuple[str, ...],
+    user: str | None,
     tag: str | None,
     label: str | None,
     no_secrets: bool,
@@ -72,6 +74,7 @@ def command(
             vault,
             stores,
             unfound=unfound,
+            user=user,
             tag=tag,
             label=label,
             secrets="exclude" if no_secrets else "include" if include_secrets else "auto",
@@ -80,7 +83,7 @@ def command(
             events=events,
         )
     status = status_of_backup(result, proven=not (dry_run or no_verify))
-    taking = shlex.join(["memkeep", "backup", *paths]) if dry_run else None
+    taking = shlex.join(["memkeep", "backup", *paths, *(["--user", user] if user else [])]) if dry_run else None
     return Reply(result, lambda out: _render(out, result, taking), exit=status)
 
 
@@ -125,7 +128,8 @@ def _show(out: Printer, report: "SnapshotReport", *, dry_run: bool) -> None:
     from memkeep.cli.views import rung, short, show_findings, show_omissions
 
     name = "would be taken" if dry_run else short(report.id)
-    out.advice(Span(name, "bold"), "  ", report.system, "  ", report.path)
+    whose = f"  of {report.user} alone" if report.user is not None else ""
+    out.advice(Span(name, "bold"), "  ", report.system, "  ", report.path, whose)
     read = f"{count(report.records, 'record')}, {size(report.source_bytes)}"
     added = "" if dry_run else f", added {size(report.added_bytes)} in {duration(report.duration_s)}, "
     out.advice("  ", read, added, "" if dry_run else rung(report.rung))
