@@ -11,7 +11,23 @@ from memkeep.records.formats.base import About
 from memkeep.records.record import Portable, Record, Relationship, Vector
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(
-    ["", "\0", "\ud800", "a\nb", "- [fact] (sal: 0.50, accessed: 0x) c", "$bytes", "```", "memkeep", "\r\n", "\u2028"]
+    [
+        "",
+        "\0",
+        "\ud800",
+        "a\nb",
+        "- [fact] (sal: 0.50, accessed: 0x) c",
+        "$bytes",
+        "```",
+        "memkeep",
+        "\r\n",
+        "\u2028",
+        "=1+1",
+        "'=1",
+        "'",
+        '"',
+        "\ufeff",
+    ]
 )
 floats = st.floats() | st.sampled_from([0.3, 0.7, 0.71, -0.0])
 _scalars = st.none() | st.booleans() | st.integers() | floats | st.binary(max_size=9) | texts
@@ -100,6 +116,12 @@ relationships = st.builds(
     native=metadata,
     system=texts,
 )
+
+
+def vector(*numbers: float, type: str = "f32", model: str | None = None) -> Vector:
+    """Return a vector of these numbers."""
+    data = np.array(numbers, {"f32": "<f4", "f64": "<f8"}[type]).tobytes()
+    return Vector(data=data, type=type, dims=len(numbers), model=model)  # type: ignore[arg-type]  # one of the two
 
 
 class Given:
