@@ -6,7 +6,7 @@ load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
 # ruff: noqa: S608 - names can't be bound; `postgres_tables.quote` quotes them
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,12 @@ import msgspec
 
 from memkeep.engines import logins, postgres_recall, recall
 from memkeep.engines.base import Rebuilt, ServerInspection
-from memkeep.engines.merging import Wanted
+from memkeep.engines.merging import Wanted, left_out
 from memkeep.engines.postgres_catalogue import relations
 from memkeep.engines.postgres_connect import connected
 from memkeep.engines.postgres_freeze import Taken, choose, snapshot, states, take
 from memkeep.engines.postgres_image import Image
+from memkeep.engines.rows import Columns, Rows
 from memkeep.errors import MemkeepError, StoreError
 from memkeep.events import Events
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity
@@ -27,6 +28,7 @@ from memkeep.records.groups import Group
 
 if TYPE_CHECKING:
     from memkeep.engines.postgres_merge import PostgresMerge
+    from memkeep.engines.postgres_pairs import Source
 
 _MARKS = "marks"
 
@@ -161,14 +163,27 @@ class PostgresEngine:
     @contextmanager
     def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> "Iterator[PostgresMerge]":
         """Merge an image into the live tables; see `postgres_merge`."""
-        from memkeep.engines.postgres_merge import PostgresMerge
+        from memkeep.engines.postgres_from_image import ImageRows
+
+        with _merging(live, ImageRows(Image(image, root, None), root / image.name), wanted) as one:
+            yield one
+
+    def columns(self, live: Part, table: str) -> Columns | None:
+        """Return what a live table takes; None when it is not there."""
+        from memkeep.engines import postgres_from_rows
 
         with connected(live.path) as connection:
-            try:
-                yield PostgresMerge(connection, live, Image(image, root, None), root / image.name, wanted)
-            finally:
-                if not connection.broken and not connection.closed:
-                    connection.execute("ROLLBACK")
+            return postgres_from_rows.columns(connection, table)
+
+    @contextmanager
+    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> "Iterator[PostgresMerge]":
+        """Merge rows into the live tables; see `postgres_from_rows`."""
+        from memkeep.engines.postgres_from_rows import PostgresRows
+
+        with _merging(live, PostgresRows(rows), wanted) as one:
+            left = (*one.result.left, *left_out(rows, live.maps))
+            one.result = msgspec.structs.replace(one.result, left=left)
+            yield one
 
     def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
         """Put the image into a database, in one transaction."""
@@ -182,3 +197,16 @@ class PostgresEngine:
         probes = tuple(one for one in baseline.probes if (one.table, one.column, one.question) in known)
         answers = postgres_recall.ask(target, Image(part, root, None).look_up(probes)) if known else {}
         return recall.compare(part.name, baseline, answers)
+
+
+@contextmanager
+def _merging(live: Part, source: "Source", wanted: Wanted) -> "Iterator[PostgresMerge]":
+    """Merge in a transaction that never was unless it is committed."""
+    from memkeep.engines.postgres_merge import PostgresMerge
+
+    with connected(live.path) as connection:
+        try:
+            yield PostgresMerge(connection, live, source, wanted)
+        finally:
+            if not connection.broken and not connection.closed:
+                connection.execute("ROLLBACK")

@@ -122,6 +122,11 @@ def _parents_first(connection: "Connection", wanted: list[Relation]) -> list[Rel
     return sorted(wanted, key=lambda one: depth(one.oid))
 
 
+def columns_of(connection: "Connection", relation: Relation) -> tuple[Column, ...]:
+    """Return the columns of a table that have values of their own."""
+    return _columns(connection, relation)[0]
+
+
 def _columns(connection: "Connection", relation: Relation) -> tuple[tuple[Column, ...], list[str]]:
     """Return the columns that have values of their own, and the definitions of all that are not inherited."""
     rows = connection.execute(

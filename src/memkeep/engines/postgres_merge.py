@@ -1,50 +1,28 @@
-"""Merge rows of an image into live tables, in one transaction.
+"""Merge rows of an image, or from elsewhere, into live tables, in one transaction.
 
-The image's rows are copied into temporary tables first; what is there already, and the same, is found by joins. Rows go
-in by hundreds, each batch in a savepoint; one that is refused is halved until the row is found that the server does not
+The rows are copied into temporary tables first; what is there already, and the same, is found by joins. Rows go in by
+hundreds, each batch in a savepoint; one that is refused is halved until the row is found that the server does not
 take, so that it is named and the others go in.
 """
 # ruff: noqa: S608 - names can't be bound; `postgres_tables.quote` quotes them
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from memkeep.engines.merging import Counts, FailedRow, Merged, Wanted, later, plain_id
-from memkeep.engines.postgres_connect import library
+from memkeep.engines.merging import NAMED, Counts, FailedRow, Merged, Wanted, later, owner, plain_id
 from memkeep.engines.postgres_freeze import SETTINGS
-from memkeep.engines.postgres_image import Image
-from memkeep.engines.postgres_rebuild import pieces
-from memkeep.engines.postgres_rows import Digest
-from memkeep.engines.postgres_tables import Column, Table, quote, text
-from memkeep.errors import StoreError
-from memkeep.events import SILENT
-from memkeep.model import Part, TableMap
+from memkeep.engines.postgres_pairs import Pair, Source, attempt
+from memkeep.engines.postgres_tables import quote
+from memkeep.model import Part
 
 if TYPE_CHECKING:
     from memkeep.engines.postgres_connect import Connection
-
-_BATCH = 500
-_NAMED = 20  # conflicts that are named
-# Types with an operator `=` that compares values whole; others are compared as text.
-_NUMBERS = ("bool", "float4", "float8", "halfvec", "int2", "int4", "int8", "numeric", "sparsevec", "vector")
-_EQUAL = frozenset((*_NUMBERS, "bytea", "date", "jsonb", "text", "time", "timestamp", "timestamptz", "uuid", "varchar"))
-
-
-class _Pair(NamedTuple):
-    """One table of the image beside its live one."""
-
-    map: TableMap
-    image: str  # the temporary table, quoted
-    live: str  # quoted
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
 
 
 class PostgresMerge:
     """One open transaction on a database."""
 
-    def __init__(self, connection: "Connection", live: Part, image: Image, folder: Path, wanted: Wanted) -> None:
+    def __init__(self, connection: "Connection", live: Part, source: Source, wanted: Wanted) -> None:
         """Merge; `result` says what was done."""
         self._connection = connection
         self._wanted = wanted
@@ -57,10 +35,12 @@ class PostgresMerge:
             connection.execute(setting)
         tables = {}
         for number, map_ in enumerate(live.maps):
-            table = _counterpart(map_, image)
-            if table is not None and (pair := self._pair(map_, table, number)) is not None:
-                self._fill(table, folder / table.folder, pair)
-                tables[map_.table] = self._merge(pair)
+            laid = source.lay(connection, map_, number)
+            if laid is not None:
+                self._left += laid.left
+                self._failed += laid.failed
+                if laid.pair is not None:
+                    tables[map_.table] = self._merge(laid.pair)
         self.result = Merged(
             tables=tables,
             failed=tuple(self._failed),
@@ -73,51 +53,7 @@ class PostgresMerge:
         """Make it last."""
         self._connection.execute("COMMIT")
 
-    def _pair(self, map_: TableMap, table: Table, number: int) -> _Pair | None:
-        """Return how a table goes into its live one; None when it can't."""
-        schema, _, name = map_.table.partition(".")
-        live = f"{quote(schema)}.{quote(name)}"
-        there = {
-            row[0]
-            for row in self._connection.execute(
-                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 "
-                "AND NOT attisdropped AND attgenerated = ''",
-                [live],
-            ).fetchall()
-        }
-        key = map_.unique or (map_.id,)
-        mine = {column.name for column in table.columns}
-        if not there or not set(key) <= there & mine:
-            self._left.append(f"{map_.table} is left as it is: it has no {', '.join(key)}")
-            return None
-        if lost := sorted(mine - there):
-            self._left.append(f"{map_.table} has no column {', '.join(lost)} any more: left out")
-        columns = tuple(
-            column
-            for column in (*table.vectors, *table.others)
-            if column.name in there and (column.name != map_.id or not map_.unique or column.name in map_.unique)
-        )
-        return _Pair(map_, quote(f"memkeep_image_{number}"), live, columns, key)
-
-    def _fill(self, table: Table, folder: Path, pair: _Pair) -> None:
-        """Copy the image's rows into a temporary table."""
-        every = (*table.vectors, *table.others)
-        kinds = ", ".join(f"{quote(one.name)} {'text' if one.form == 'text' else one.type}" for one in every)
-        names = ", ".join(quote(one.name) for one in every)
-        self._connection.execute(f"CREATE TEMP TABLE {pair.image} (memkeep_row bigserial, {kinds}) ON COMMIT DROP")
-        digest = Digest(table)
-        with (
-            self._connection.cursor() as cursor,
-            cursor.copy(f"COPY {pair.image} ({names}) FROM STDIN (FORMAT binary)") as copy,
-        ):
-            for piece in pieces(table, folder, digest, SILENT):
-                copy.write(piece)
-        if digest.count != table.rows:
-            raise StoreError(
-                f"the image of {table.full} has {digest.count} rows, not {table.rows}", hint="memkeep verify --all"
-            )
-
-    def _merge(self, pair: _Pair) -> Counts:
+    def _merge(self, pair: Pair) -> Counts:
         new: list[int] = []
         other: list[tuple[int, str]] = []
         same = 0
@@ -132,17 +68,17 @@ class PostgresMerge:
                 same += 1
             else:
                 other.append((row, name))
-        self._conflicts += [f"{pair.map.table}:{name}" for _, name in other[: _NAMED - len(self._conflicts)]]
+        self._conflicts += [f"{pair.map.table}:{name}" for _, name in other[: NAMED - len(self._conflicts)]]
         replaced = self._replaced(pair, [row for row, _ in other])
-        into = ", ".join(quote(one.name) for one in pair.columns)
-        values = ", ".join(f"i.{_value(one)}" for one in pair.columns)
+        into = ", ".join(quote(one.name) for one in pair.cells)
+        values = ", ".join(one.value for one in pair.cells)
         insert = (
             f"INSERT INTO {pair.live} ({into}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {pair.image} i "
             "WHERE i.memkeep_row = ANY(%s) ORDER BY i.memkeep_row"
         )
-        changes = ", ".join(f"{quote(one.name)} = i.{_value(one)}" for one in pair.columns if one.name not in pair.key)
+        changes = ", ".join(f"{quote(one.name)} = {one.change}" for one in pair.cells if one.name not in pair.key)
         update = (
-            f"UPDATE {pair.live} l SET {changes} FROM {pair.image} i WHERE {_joined(pair)} AND i.memkeep_row = ANY(%s)"
+            f"UPDATE {pair.live} l SET {changes} FROM {pair.image} i WHERE {pair.joined} AND i.memkeep_row = ANY(%s)"
         )
         return Counts(
             inserted=self._apply(pair, insert, new, names),
@@ -151,26 +87,25 @@ class PostgresMerge:
             same=same,
         )
 
-    def _look(self, pair: _Pair) -> list[tuple[int, str, bool, bool]]:
+    def _look(self, pair: Pair) -> list[tuple[int, str, bool, bool]]:
         """Return the wanted rows: number, name, whether the key is there, and whether it all is the same."""
-        equal = " AND ".join(_equal(column) for column in pair.columns) or "true"
-        name = _name(pair)
+        equal = " AND ".join(cell.equal for cell in pair.cells) or "true"
         where, bound = self._filter(pair)
         return self._connection.execute(
-            f"SELECT DISTINCT ON (i.memkeep_row) i.memkeep_row, {name}, l.ctid IS NOT NULL, "
+            f"SELECT DISTINCT ON (i.memkeep_row) i.memkeep_row, {pair.name}, l.ctid IS NOT NULL, "
             f"coalesce(l.ctid IS NOT NULL AND {equal}, false) "
-            f"FROM {pair.image} i LEFT JOIN {pair.live} l ON {_joined(pair)} {where} ORDER BY i.memkeep_row",
+            f"FROM {pair.image} i LEFT JOIN {pair.live} l ON {pair.joined} {where} ORDER BY i.memkeep_row",
             bound,
         ).fetchall()
 
-    def _filter(self, pair: _Pair) -> tuple[str, list[Any]]:
+    def _filter(self, pair: Pair) -> tuple[str, list[Any]]:
         """Return the condition under which a row is wanted."""
         users = self._wanted.users
-        user = pair.map.fields.get("user") or pair.map.fields.get("scope")
+        user = owner(pair.map)
         said: list[str] = []
         bound: list[Any] = []
         if users is not None and user is not None:
-            said.append(f"{_field(pair, user, 'i')} = ANY(%s)")
+            said.append(f"{pair.field(user, 'i')} = ANY(%s)")
             bound.append(list(users))
         elif users is not None and not pair.map.links:
             said.append("false")
@@ -180,17 +115,17 @@ class PostgresMerge:
             bound += [list(self._wanted.records)] * len(pair.map.links)
         return (f"WHERE {' AND '.join(said)}" if said else ""), bound
 
-    def _replaced(self, pair: _Pair, rows: list[int]) -> list[int]:
+    def _replaced(self, pair: Pair, rows: list[int]) -> list[int]:
         """Return those of the rows that are there with other values that replace them."""
         if self._wanted.conflict == "update":
             return rows
         if self._wanted.conflict != "newer" or not rows:
             return []
         fields = [field for field in ("updated_at", "created_at") if field in pair.map.fields]
-        times = [_field(pair, pair.map.fields[field], side) for field in fields for side in ("i", "l")]
+        times = [pair.field(pair.map.fields[field], side) for field in fields for side in ("i", "l")]
         found = self._connection.execute(
             f"SELECT i.memkeep_row{''.join(f', {one}' for one in times)} FROM {pair.image} i "
-            f"JOIN {pair.live} l ON {_joined(pair)} WHERE i.memkeep_row = ANY(%s) ORDER BY 1",
+            f"JOIN {pair.live} l ON {pair.joined} WHERE i.memkeep_row = ANY(%s) ORDER BY 1",
             [rows],
         ).fetchall()
         columns = [pair.map.fields[field] for field in fields]
@@ -202,61 +137,8 @@ class PostgresMerge:
             )
         ]
 
-    def _apply(self, pair: _Pair, statement: str, rows: Sequence[int], names: dict[int, str]) -> int:
+    def _apply(self, pair: Pair, statement: str, rows: Sequence[int], names: Mapping[int, str]) -> int:
         """Do something with some rows; those that the server refuses are noted. Returns how many it took."""
-        pending = [list(rows[at : at + _BATCH]) for at in range(0, len(rows), _BATCH)][::-1]
-        done = 0
-        while pending:
-            batch = pending.pop()
-            try:
-                with self._connection.transaction():
-                    self._connection.execute(statement, [batch])
-            except library().DatabaseError as error:
-                if self._connection.broken:
-                    raise
-                if len(batch) > 1:
-                    half = len(batch) // 2
-                    pending += [batch[half:], batch[:half]]
-                else:
-                    reason = str(error).splitlines()[0]
-                    self._failed.append(FailedRow(table=pair.map.table, id=names[batch[0]], reason=reason))
-            else:
-                done += len(batch)
+        done, failed = attempt(self._connection, pair.map.table, statement, rows, names)
+        self._failed += failed.values()
         return done
-
-
-def _counterpart(map_: TableMap, image: Image) -> Table | None:
-    """Return the image's table for a live one: the one of its name, else the one of its collection."""
-    named = {table.full: table for table in image.tables.tables}
-    alike = [one.table for one in image.part.maps if one.collection == map_.collection]
-    return named.get(map_.table) or next((named[one] for one in alike if one in named), None)
-
-
-def _value(column: Column) -> str:
-    return f"{quote(column.name)}::{column.type}" if column.form == "text" else quote(column.name)
-
-
-def _equal(column: Column) -> str:
-    name = quote(column.name)
-    if column.kind in _EQUAL and column.form != "text":
-        return f"i.{name} IS NOT DISTINCT FROM l.{name}"
-    return f"i.{name}::text IS NOT DISTINCT FROM l.{name}::text"
-
-
-def _joined(pair: _Pair) -> str:
-    kinds = {column.name: column for column in pair.columns}
-    return " AND ".join(f"l.{quote(name)} = i.{_value(kinds[name])}" for name in pair.key)
-
-
-def _name(pair: _Pair) -> str:
-    """Return what names a row: its id, or what is unique in it."""
-    names = pair.key if pair.map.unique else (pair.map.id,)
-    return " || '/' || ".join(f"coalesce(i.{quote(name)}::text, '')" for name in names)
-
-
-def _field(pair: _Pair, field: str, side: str) -> str:
-    """Return a column as text, or a key of a column of JSON, named as records name it."""
-    if field in {column.name for column in pair.columns}:
-        return f"{side}.{quote(field)}::text"
-    column, _, key = field.partition(".")
-    return f"{side}.{quote(column)}::jsonb ->> {text(key)}"

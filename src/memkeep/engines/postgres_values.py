@@ -31,6 +31,11 @@ def decoder(kind: str, *, as_text: bool = False) -> Decode:
     return _DECODERS.get(kind, bytes)
 
 
+def is_known(kind: str) -> bool:
+    """Say whether values of a type are read here; those of others are bytes."""
+    return kind in _DECODERS or kind == "bytea"
+
+
 def text(data: bytes) -> Any:
     """Read text; what is no UTF-8 becomes the cell that says so."""
     try:
