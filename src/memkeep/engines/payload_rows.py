@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from blake3 import blake3
 
+from memkeep.engines.qdrant_dense import Known
 from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 from memkeep.engines.waiting import Waiting
 from memkeep.model import TableMap
@@ -49,7 +50,7 @@ class PayloadRows:
     def add(self, points: Sequence[Point]) -> None:
         """Take in some points."""
         for point in points:
-            vectors = [_packed(name, vector) for name, vector in sorted(point.vectors.items())]
+            vectors = [_packed(name, vector) for name, vector in sorted((point.vectors | point.known).items())]
             row = _encode([point.id, point.payload, vectors])
             self._digests += blake3(row).digest(_DIGEST)
             for name, _, dims, _ in vectors:
@@ -142,9 +143,11 @@ class _Collection:
             self._span = min(oldest, time), max(newest, time)
 
 
-def _packed(name: str, vector: Vector) -> tuple[str, str, int, bytes]:
+def _packed(name: str, vector: Vector | Known) -> tuple[str, str, int, bytes]:
     if isinstance(vector, bytes):
         return name, "f32", len(vector) // 4, blake3(vector).digest(_DIGEST)
+    if isinstance(vector, Known):
+        return name, "f32", vector.dims, vector.digest
     if isinstance(vector, Sparse):
         count = len(vector.indices)
         data = struct.pack(f"<{count}I{count}f", *vector.indices, *vector.values)

@@ -7,7 +7,7 @@ length: what they were before is gone when they arrive there.
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from memkeep.engines import point_rows, qdrant_edge, qdrant_freeze, qdrant_image
 from memkeep.engines.base import Rebuilt, ServerInspection
 from memkeep.engines.merging import FailedRow, Wanted, left_out
 from memkeep.engines.payload_rows import PayloadRows
-from memkeep.engines.qdrant_dense import Shelf
+from memkeep.engines.qdrant_dense import Marks, Shelf
 from memkeep.engines.qdrant_edge import Point, Shard
 from memkeep.engines.qdrant_freeze import Freezer, Frozen
 from memkeep.engines.qdrant_http import Address, Server, address
@@ -52,6 +52,7 @@ class QdrantEngine:
         """Stream the snapshots of all shards into `scratch`. Raises `StoreError`, `UnsupportedError`."""
         where = address(part.path)
         opened = QdrantOpened(part, scratch / "image", scratch, _frozen(where, part.name, scratch), where)
+        opened.look_through()
         try:
             yield opened
         finally:
@@ -179,6 +180,7 @@ class QdrantOpened:
         self._baseline: Baseline | None = None
         self._runs: dict[str, list[Run]] | None = None
         self._recall: Answers = {}
+        self._marks: dict[int, Marks] = {}
 
     @property
     def image(self) -> CollectionImage:
@@ -265,6 +267,12 @@ class QdrantOpened:
     def close(self) -> None:
         """Let go of nothing: the folder is the caller's."""
 
+    def look_through(self) -> None:
+        """Take the digests of all plain vectors, while no other thread is in the way: there are many small ones."""
+        for shard in self.image.shards:
+            if (marks := self._look_through(shard.id)) is not None:
+                self._marks[shard.id] = marks
+
     def streams(self, *, plain: bool = True) -> list[Iterator[list[Point]]]:
         """Return the points of each shard, in batches in the order of their ids. Raises `StoreError`."""
         return [self._points(shard, plain=plain) for shard in self.image.shards]
@@ -296,8 +304,13 @@ class QdrantOpened:
             expected = sum(opened.count for opened, _ in shards)
             rows = PayloadRows(self.image.collection, maps, bits, expected, self._scratch)
             try:
-                for opened, deleted in shards:
-                    for batch in _living(opened, deleted):
+                for state, (opened, deleted) in zip(self.image.shards, shards, strict=True):
+                    marks = None
+                    if opened.plain and not deleted:
+                        marks = self._marks.get(state.id) or self._look_through(state.id)
+                    for name, ids, block in opened.blocks() if marks is not None else ():
+                        asker.add_block(name, ids, block)
+                    for batch in _living(opened, deleted, marks):
                         rows.add(batch)
                         asker.add(batch)
             except BaseException:
@@ -356,12 +369,18 @@ class QdrantOpened:
     def _shard(self, shard: int, *, plain: bool) -> Shard:
         return Shard(qdrant_image.shard_folder(self._folder, shard), self._scratch / f"aside-{shard}", plain=plain)
 
+    def _look_through(self, shard: int) -> Marks | None:
+        folder = qdrant_image.shard_folder(self._folder, shard)
+        with suppress(UnknownLayoutError, OSError), closing(Shelf(_segments(folder))) as shelf:
+            return shelf.marks()
+        return None
+
     def _find_runs(self) -> dict[str, list[Run]]:
         found: dict[str, list[Run]] = {}
         for shard in self.image.shards:
             folder = qdrant_image.shard_folder(self._folder, shard.id)
             with suppress(UnknownLayoutError, OSError):
-                shelf = Shelf(sorted(one / "files" for one in (folder / "segments").iterdir()))
+                shelf = Shelf(_segments(folder))
                 for path, run in shelf.runs():
                     name = f"{self._part.name}/{path.relative_to(self._folder).as_posix()}"
                     found.setdefault(name, []).append(run)
@@ -395,11 +414,15 @@ class QdrantOpened:
         return self._folder / entry.path.removeprefix(f"{self._part.name}/")
 
 
+def _segments(folder: Path) -> list[Path]:
+    return sorted(one / "files" for one in (folder / "segments").iterdir())
+
+
 def _frozen(where: Address, part: str, folder: Path) -> Frozen:
     return Freezer(where, part, folder / "image").freeze()
 
 
-def _living(shard: Shard, deleted: frozenset[int | str]) -> Iterator[list[Point]]:
+def _living(shard: Shard, deleted: frozenset[int | str], marks: Marks | None = None) -> Iterator[list[Point]]:
     """Yield the points of a shard without those that had been deleted."""
-    for batch in shard.points():
+    for batch in shard.points(marks):
         yield [point for point in batch if point.id not in deleted] if deleted else batch

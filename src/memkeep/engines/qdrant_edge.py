@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from memkeep.engines import qdrant_tar
-from memkeep.engines.qdrant_dense import Extents, Shelf
+from memkeep.engines.qdrant_dense import Extents, Known, Marks, Shelf
 from memkeep.engines.qdrant_ids import Places, UnknownLayoutError
 from memkeep.errors import StoreError
 
@@ -45,6 +45,7 @@ class Point(NamedTuple):
     id: int | str
     payload: dict[str, Any]
     vectors: dict[str, Vector]  # "" for the unnamed one
+    known: dict[str, Known] = {}  # what stands for plain vectors that were not asked for
 
 
 def installed() -> bool:
@@ -61,6 +62,7 @@ class Shard:
         self._aside = aside
         self._shelf: Shelf | None = None
         self._places: Places | None = None
+        self._marks: Marks | None = None
         self._edge: Any = None
         if not plain or not self._look(sorted(one / "files" for one in (folder / "segments").iterdir())):
             self._load({})
@@ -71,8 +73,12 @@ class Shard:
         """Say whether plain vectors are read the fast way."""
         return self._shelf is not None
 
-    def points(self) -> Iterator[list[Point]]:
-        """Yield all points in batches, in the order of their ids. Raises `StoreError`."""
+    def points(self, marks: Marks | None = None) -> Iterator[list[Point]]:
+        """Yield all points in batches, in the order of their ids. Raises `StoreError`.
+
+        With the `marks` of the shelf plain vectors that are read the fast way are `known` only.
+        """
+        self._marks = marks
         offset, number = None, 0
         while True:
             try:
@@ -86,6 +92,21 @@ class Shard:
                 _let_go(self._aside)
             if offset is None:
                 return
+
+    def blocks(self) -> "Iterator[tuple[str, Sequence[str], Any]]":
+        """Yield the plain vectors in the order of the files: their name, ids and elements, float32 (n, size).
+
+        Nothing when they are not read the fast way. Raises `UnknownLayoutError`.
+        """
+        if self._shelf is None or self._places is None:
+            return
+        for number, segment in enumerate(self._shelf.segments()):
+            for name, dense in segment.items():
+                rows = self._places.rows(number, dense.count)
+                for first, block in dense.blocks():
+                    here = rows[first : first + len(block)]
+                    kept = (here >= 0) & dense.there(first, len(block))
+                    yield name, _Names(self._places, here[kept]), block if kept.all() else block[kept]
 
     def some(self, count: int) -> list[int | str]:
         """Return the ids of some points, spread over all of them."""
@@ -165,7 +186,11 @@ class Shard:
         """Return what the engine gave, with the plain vectors. Raises `UnknownLayoutError` when the fast way fails."""
         points = [Point(_id(record), record.payload or {}, _vectors(record.vector)) for record in records]
         if self._shelf is not None and self._places is not None:
-            for point, place in zip(points, self._places.find([point.id for point in points]), strict=True):
+            found = zip(points, self._places.find([point.id for point in points]), strict=True)
+            if (marks := self._marks) is not None:
+                shelf = self._shelf
+                return [Point(*point[:3], shelf.known(place, marks)) for point, place in found]
+            for point, place in found:
                 point.vectors.update(self._shelf.vectors(place))
         return points
 
@@ -204,6 +229,20 @@ class Shard:
             if shelf.vectors(asked[point.id]) != known:
                 return False
         return True
+
+
+class _Names(Sequence[str]):
+    """The ids of some points, told when they are asked for: those of a few of many."""
+
+    def __init__(self, places: Places, rows: Any) -> None:
+        self._places = places
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._places.name(int(self._rows[at]))
 
 
 def _names(segments: Sequence[Path]) -> list[str]:

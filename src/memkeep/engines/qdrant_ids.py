@@ -63,6 +63,25 @@ class Places:
             zip([*numbers, *names], [version for kind in self._versions for version in kind.tolist()], strict=True)
         )
 
+    def rows(self, segment: int, count: int) -> "np.ndarray[Any, Any]":
+        """Return which point lies at each place of a segment, as `name` takes it; -1 for none."""
+        import numpy as np
+
+        found = np.full(count, -1, np.int64)
+        before = 0
+        for ids, which, where in self._kinds:
+            here = np.flatnonzero((which == segment) & (where < count))
+            found[where[here]] = here + before
+            before += len(ids)
+        return found
+
+    def name(self, row: int) -> str:
+        """Return the id of a point as text."""
+        numbers, uuids = (kind[0] for kind in self._kinds)
+        if row < len(numbers):
+            return str(int(numbers[row]))
+        return str(UUID(bytes=bytes(uuids[row - len(numbers)]).ljust(16, b"\0")))
+
     def find(self, ids: Sequence[int | str]) -> list[tuple[int, int]]:
         """Return segment and place of each point. Raises `UnknownLayoutError` when one is not there."""
         import numpy as np

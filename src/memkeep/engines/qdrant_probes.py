@@ -41,23 +41,27 @@ class Asker:
         self._bounds = [float("inf")] * len(self._questions)
 
     def add(self, points: Sequence[Point]) -> None:
-        """Take in a batch."""
+        """Take in a batch; the vectors that are there only by their digests must come by `add_block`."""
         import numpy as np
 
-        blocks: dict[str, tuple[list[str], Any]] = {}
-        for number, (name, metric, _, question) in enumerate(self._questions):
-            if name not in blocks:
-                there = [(id_text(p.id), v) for p in points if isinstance(v := p.vectors.get(name), bytes)]
-                rows = np.frombuffer(b"".join(v for _, v in there), "<f4").reshape(len(there), len(question))
-                blocks[name] = [one for one, _ in there], rows
-            names, block = blocks[name]
-            if not names:
+        for name in dict.fromkeys(name for name, *_ in self._questions):
+            there = [(id_text(p.id), v) for p in points if isinstance(v := p.vectors.get(name), bytes)]
+            if there:
+                rows = np.frombuffer(b"".join(v for _, v in there), "<f4").reshape(len(there), -1)
+                self.add_block(name, [one for one, _ in there], rows)
+
+    def add_block(self, name: str, ids: Sequence[str], block: Any) -> None:
+        """Take in the vectors of one name of some points, float32 (n, size)."""
+        import numpy as np
+
+        for number, (asked, metric, _, question) in enumerate(self._questions):
+            if asked != name or not len(block):
                 continue
             with np.errstate(all="ignore"):
                 costs = _costs(metric, block, question)
             best = self._best[number]
             for at in np.flatnonzero(costs < self._bounds[number]).tolist():
-                best.append((float(costs[at]), names[at], block[at].copy()))
+                best.append((float(costs[at]), ids[at], block[at].copy()))
             if len(best) > _KEPT:
                 best.sort(key=lambda item: item[0])
                 del best[_KEPT:]
@@ -80,7 +84,7 @@ class Asker:
         for (name, metric, question, asked), best in zip(self._questions, self._best, strict=True):
             wide = asked.astype(np.float64)
             exact = [(float(_costs(metric, there[None].astype(np.float64), wide)[0]), one) for _, one, there in best]
-            near = sorted((round(cost, 6), one) for cost, one in exact)[:ANSWERS]
+            near = sorted({(round(cost, 6), one) for cost, one in exact})[:ANSWERS]
             sign = 1 if metric in _RISING else -1
             found[column(name), question] = Probe(
                 kind="vector",

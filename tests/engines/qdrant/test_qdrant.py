@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from tests.engines.qdrant.conftest import KINDS, Client, odd_point, plain_points, rows_of, vector, write_out
 
+from memkeep.engines import qdrant_edge
 from memkeep.engines.qdrant import QdrantEngine
 from memkeep.engines.qdrant_edge import Point, Sparse
+from memkeep.engines.qdrant_ids import UnknownLayoutError
 from memkeep.errors import StoreError, UsageError
 from memkeep.model import Part, Probe
 from memkeep.testing.qdrant_server import qdrant
@@ -81,6 +83,28 @@ def test_an_indexed_collection_is_read_as_the_server_has_it(
         shard.close()
         assert opened.image.indexes == {"user_id": "keyword"}
     assert read == {ident: as_told(point) for ident, point in client.points(name).items()}
+
+
+def test_a_scan_finds_the_same_in_the_files_and_by_the_engine(
+    client: Client, engine: QdrantEngine, part: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = client.make(**KINDS)
+    client.put(name, [odd_point(i) for i in range(900)])
+    client.put(name, [odd_point(i, seed=1000) for i in range(0, 90, 3)])
+    client.delete(name, [1, 3, odd_point(4)["id"]])
+    with engine.freeze(part(name), tmp_path, tmp_path) as opened:
+        fast, by_files = rows_of(opened), opened.baseline()
+
+        def unknown(_: object) -> None:
+            raise UnknownLayoutError
+
+        monkeypatch.setattr(qdrant_edge, "Shelf", unknown)
+        slow, by_engine = rows_of(opened), opened.baseline()
+    assert fast == slow
+    assert len(fast) == 897
+    assert by_files.tables == by_engine.tables
+    assert by_files.facts["vectors"] == by_engine.facts["vectors"]
+    assert by_files.probes
 
 
 def test_records_have_payload_keys_as_columns_and_vectors_by_name(
