@@ -20,6 +20,7 @@ from memkeep.config import Config, Retention, load, vault_settings
 from memkeep.engines.merging import Conflict
 from memkeep.events import SILENT, Events
 from memkeep.model import Rung, Store
+from memkeep.ops.audit import AuditResult
 from memkeep.ops.backup import BackupResult, Secrets
 from memkeep.ops.copy import CopyResult
 from memkeep.ops.diff import DiffResult
@@ -241,6 +242,14 @@ class OpenVault:
         from memkeep.ops.search import search
 
         return search(self._vault, text, snapshot=snapshot)
+
+    def audit(
+        self, name: Place = "latest", *, categories: Sequence[str] = (), limit: int = 5, events: Events = SILENT
+    ) -> AuditResult:
+        """Look through a snapshot or a live store for what should not be there; nothing is changed."""
+        from memkeep.ops.audit import audit
+
+        return audit(self._vault, fspath(name), categories=categories, limit=limit, config=self._config, events=events)
 
     def forget(
         self,

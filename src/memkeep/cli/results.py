@@ -69,6 +69,7 @@ def store_row(store: Store) -> StoreRow:
 
 def result_types() -> dict[str, Any]:
     """Return the type of each verb's result. Fields are only ever added to these; anything else is a new schema."""
+    from memkeep.ops.audit import AuditResult
     from memkeep.ops.backup import BackupResult
     from memkeep.ops.copy import CopyResult
     from memkeep.ops.demo import DemoResult
@@ -105,6 +106,7 @@ def result_types() -> dict[str, Any]:
         "diff": DiffResult,
         "history": HistoryResult,
         "search": SearchResult,
+        "audit": AuditResult,
         "restore": RestoreResult,
         "pack": PackResult,
         "migrate": MigrateResult,

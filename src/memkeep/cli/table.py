@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "diff": "Show which memories differ between two moments.",
         "history": "Follow one memory through all snapshots.",
         "search": "Find words in the memories of one snapshot or of all.",
+        "audit": "Look through memories for what should not be there.",
     },
     "Bring back": {
         "restore": "Bring a snapshot back: whole, or record by record.",

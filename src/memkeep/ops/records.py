@@ -44,6 +44,7 @@ class Filters(Value, kw_only=True):
     scope: str | None = None
     since: str | None = None  # made or changed at or after this time
     vectors: bool = True
+    carried: bool = True  # records of another product as they were there; else as they are here, with the ids of here
 
 
 ALL = Filters()
@@ -71,6 +72,7 @@ class RecordSource:
         self._renamed: dict[str, str] = {}  # ids here -> ids where the records are from
         self._folder = folder
         self._names = Names()
+        self.strangers: list[tuple[str, str]] = []  # vectors of no record: their own collection and id
         self._since = None if filters.since is None else _since(filters.since)
         self._model = _model(about.fingerprint)
 
@@ -101,10 +103,12 @@ class RecordSource:
                 for row in batch:
                     self._take_row(table.mapper, row, refine)
         for of, shelf in self._shelves.items():
-            if self._filters == msgspec.structs.replace(ALL, vectors=self._filters.vectors) and (
+            filters = self._filters
+            if filters == msgspec.structs.replace(ALL, vectors=filters.vectors, carried=filters.carried) and (
                 strangers := shelf.strangers(self._names)
             ):
                 left.append(f"{strangers:,} vectors belong to none of the {of}")
+                self.strangers += [one for table in tables if table.mapper.shape.of == of for one in self._alone(table)]
         self._about = msgspec.structs.replace(
             self._about, records=len(self._records), relationships=len(self._relationships), omitted=tuple(left)
         )
@@ -122,6 +126,14 @@ class RecordSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _alone(self, table: _Table) -> Iterator[tuple[str, str]]:
+        """Yield the collection and the ids of vectors whose record is none of those that were read."""
+        if table.mapper.shape.kind == "vectors":
+            for batch in _rows(table):
+                ids = [table.mapper.record(row).id for row in batch]
+                alone = [one for one in ids if one is not None and plain_id(one) not in self._names]
+                yield from ((table.mapper.map.collection, one) for one in alone)
+
     def _take_row(self, mapper: Mapper, row: Row, refine: Refine) -> None:
         if mapper.shape.kind == "carried":
             self._shelf(self._carried, mapper.shape.of).add(str(row.get("id")), str(row.get("record")).encode())
@@ -138,7 +150,8 @@ class RecordSource:
 
     def _take_record(self, mapper: Mapper, made: Record, refine: Refine, joins: list[Relationship]) -> None:
         here = made.id
-        if (carried := self._carried.get(made.collection)) is not None and (data := carried.find(here)):
+        carried = self._carried.get(made.collection) if self._filters.carried else None
+        if carried is not None and (data := carried.find(here)):
             made, joins = _restored(mapper, made, data)
         made = refine(made) if made.system == mapper.system else made
         if self._is_wanted(made):
@@ -301,7 +314,7 @@ def _joined_key(made: Relationship) -> str:
 
 def _said(filters: Filters) -> dict[str, object]:
     said = msgspec.structs.asdict(filters)
-    return {name: value for name, value in said.items() if value is not None and not (name == "vectors" and value)}
+    return {name: value for name, value in said.items() if value is not None and value is not True}
 
 
 def _since(text: str) -> int:
