@@ -5,8 +5,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from memkeep.cli.commands.audit import CATEGORIES
 from memkeep.ops.audit import Audited
 from memkeep.ops.audits.base import Noticed
+from memkeep.ops.audits.catalog import CHECKS, NAMES
 from memkeep.records.record import Record, Relationship, Vector
 
 Told = Callable[..., dict[str, list[Noticed]]]
@@ -197,3 +199,9 @@ def test_what_belongs_to_a_gone_record_is_named(told: Told) -> None:
         "orphan_row": ["v2"],
         "dangling_reference": ["ABC-1"],
     }
+
+
+def test_the_command_line_knows_all_categories_and_no_kind_has_two() -> None:
+    kinds = [kind.name for check in CHECKS for kind in check.kinds]
+    assert CATEGORIES == NAMES
+    assert len(kinds) == len(set(kinds))

@@ -7,17 +7,23 @@ import click
 from memkeep.cli.face import Face, Reply
 from memkeep.cli.output import Printer, Span, count
 from memkeep.cli.words import SNAPSHOT, verb
-from memkeep.ops.audits.catalog import NAMES
 
 if TYPE_CHECKING:
     from memkeep.ops.audit import AuditKind, AuditResult
+
+CATEGORIES = (
+    *("poisoning", "secrets", "orphans", "vectors", "contradictions"),
+    *("duplicates", "outdated", "places", "importance"),
+)
 
 
 @verb(example="memkeep audit ~/.openclaw/memory --category duplicates --category secrets")
 @click.argument(
     "name", metavar="STORE|SNAPSHOT", type=SNAPSHOT, help="A live store, which is only read, or a snapshot."
 )
-@click.option("--category", type=click.Choice(NAMES), multiple=True, help="Look only for these; may be given again.")
+@click.option(
+    "--category", type=click.Choice(CATEGORIES), multiple=True, help="Look only for these; may be given again."
+)
 @click.option("--limit", type=click.IntRange(min=0), default=5, show_default=True, help="Examples of each kind.")
 @click.option(
     "--hosts", is_flag=True, help="Also ask the network whether the hosts that memories name have an address."
