@@ -89,3 +89,26 @@ def test_a_part_that_takes_nothing_after_another_was_merged_says_what_is_so(
     assert "facts.lance had been merged already" in caught.value.unchanged
     assert caught.value.hint.startswith("memkeep restore ")
     assert lance.dataset(str(store / "facts.lance")).count_rows() == 1
+
+
+def test_a_part_that_the_store_no_longer_has_is_named_and_is_no_success(
+    tmp_path: Path, new_vault: NewVault, run_cli: Callable[..., Any]
+) -> None:
+    import shutil
+    import sqlite3
+    from contextlib import closing
+
+    store = tmp_path / "both"
+    store.mkdir()
+    with closing(sqlite3.connect(store / "facts.db")) as con:
+        con.executescript("CREATE TABLE facts (id TEXT PRIMARY KEY, text TEXT); INSERT INTO facts VALUES ('1', 'one')")
+    lancedb.connect(str(store)).create_table("facts", [{"id": "1", "text": "one", "vector": [1.0, 2.0]}])
+    vault = new_vault()
+    first = vault.backup(store).snapshots[0].id
+    shutil.rmtree(store / "facts.lance")
+    place = tmp_path / "home" / "vault"
+    ran = run_cli("--vault", place, "restore", first[:12], "--into", store, "--json", env={"MEMKEEP_PASSWORD": "pw"})
+    assert ran.code == 3
+    assert [one["part"] for one in ran.result["omitted"]] == ["facts.lance"]
+    assert [(one["code"], one["part"]) for one in ran.result["findings"]] == [("part_unread", "facts.lance")]
+    assert ran.result["merged"]["same"] == 1

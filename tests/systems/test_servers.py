@@ -82,3 +82,9 @@ def test_a_password_file_of_the_settings_serves_the_whole_server_of_that_user(tm
     assert logins.password("postgresql://me@h9/third", {}) == "s3cret"
     assert logins.password("postgresql://you@h9/notes", {}) is None
     assert logins.password("postgresql://me@h9:5433/notes", {}) is None
+
+
+def test_what_a_proxy_puts_before_a_collection_stays() -> None:
+    part = servers.collection("qdrant://host:6333/behind/proxy/one", "qdrant", "two words")
+    assert part.path == "qdrant://host:6333/behind/proxy/two%20words"
+    assert servers.collection("qdrant://host:6333", "qdrant", "one").path == "qdrant://host:6333/one"

@@ -51,6 +51,12 @@ class Address(Value):
         """The collection's path in the REST interface."""
         return f"/collections/{quote(self.collection, safe='')}"
 
+    @property
+    def told(self) -> str:
+        """What a person knows it by: the URL, and the node where that is another one."""
+        mine = address(self.url).base
+        return self.url if mine == self.base else f"{self.url} on its node {urlsplit(self.base).netloc}"
+
     def on(self, host: str) -> "Address":
         """Return the same collection on another node of the cluster: same scheme and port."""
         pieces = urlsplit(self.base)
@@ -80,7 +86,7 @@ class Server:
         key = logins.password(where.url, os.environ, VARIABLE)
         if key and not (key.isascii() and key.isprintable()):
             raise StoreError(
-                f"the API key of {where.base} has characters that no request can carry",
+                f"the API key of {where.told} has characters that no request can carry",
                 code="store_denied",
                 hint=f"export {VARIABLE}_FILE=FILE",
             )
@@ -224,17 +230,17 @@ class Server:
         said = _reason(status, data)
         if status in _REFUSED:
             return StoreError(
-                f"{self.where.base} refused the request: {said}",
+                f"{self.where.told} refused the request: {said}",
                 code="store_denied",
                 hint=f"export {VARIABLE}_FILE=FILE",
             )
         if status == _MISSING:
             return StoreError(
-                f"{self.where.base}{path} is not there: {said}",
+                f"{self.where.told} is not there: {said}",
                 code="store_missing",
                 hint=f"curl {self.where.base}/collections",
             )
-        return StoreError(f"{self.where.base}{path} failed: {said}", hint=f"curl {self.where.base}/")
+        return StoreError(f"{self.where.told} failed at {path}: {said}", hint=f"curl {self.where.base}/")
 
     @contextmanager
     def _said(self, path: str) -> Iterator[None]:
@@ -253,11 +259,11 @@ class Server:
             raise self._unreachable(f"the connection broke at {path}: {error}") from error
 
     def _stranger(self) -> StoreError:
-        return StoreError(f"{self.where.base} does not answer like a Qdrant server", hint=f"curl {self.where.base}/")
+        return StoreError(f"{self.where.told} does not answer like a Qdrant server", hint=f"curl {self.where.base}/")
 
     def _unreachable(self, why: str) -> StoreError:
         return StoreError(
-            f"{self.where.base} is not to be reached: {why}", code="store_unreachable", hint=f"curl {self.where.base}/"
+            f"{self.where.told} is not to be reached: {why}", code="store_unreachable", hint=f"curl {self.where.base}/"
         )
 
 

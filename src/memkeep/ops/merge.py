@@ -11,7 +11,8 @@ from memkeep.engines.catalog import engine
 from memkeep.engines.merging import Conflict, MergeEngine, Merging, Wanted
 from memkeep.errors import StoreError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, Omission, Part, PartImage, Role, Snapshot, Store
+from memkeep.model import Finding, Omission, Part, PartImage, Role, Severity, Snapshot, Store
+from memkeep.ops.freeze import UNREAD
 from memkeep.ops.in_server import park
 from memkeep.ops.materialise import materialise
 from memkeep.ops.merged import MergeResult, commit_all, refuse_conflicts, summed
@@ -84,7 +85,18 @@ def merge(
         if not dry_run:
             commit_all(done, store, kept)
         result, findings = summed(done, conflict=conflict, user=user)
+        findings += [_not_merged(one) for one in omitted]
     return Outcome(result, tuple(pair.image.part.name for pair in pairs), tuple(omitted), tuple(findings), kept)
+
+
+def _not_merged(left: Omission) -> Finding:
+    return Finding(
+        code=UNREAD,
+        severity=Severity.ERROR,
+        part=left.part,
+        message=f"its records were not merged: {left.reason}",
+        mend="restore the snapshot with --to DIR and take them from there",
+    )
 
 
 def _pairs(images: Sequence[PartImage], store: Store) -> tuple[list[_Pair], list[Omission]]:

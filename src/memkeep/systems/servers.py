@@ -47,7 +47,9 @@ def unasked(url: str) -> Part:
 
 def collection(url: str, engine: str, name: str) -> Part:
     """Return the part that one collection of the server of a URL is, not mapped yet."""
-    path = urlsplit(url)._replace(path=f"/{quote(name, safe='')}").geturl()
+    pieces = urlsplit(url)
+    before = pieces.path.rstrip("/").rpartition("/")[0]  # of a proxy
+    path = pieces._replace(path=f"{before}/{quote(name, safe='')}").geturl()
     return Part(name=f"{engine}/{quote(name, safe=' ')}", engine=engine, role=Role.CANONICAL, path=path)
 
 

@@ -1,7 +1,8 @@
 """Putting tables back into a server: all or nothing, compared, and only where nobody else is hurt."""
 
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def test_a_full_disk_of_the_server_leaves_all_as_it_was(
     load = postgres_rebuild._load
 
     def fill_up(connection: Any, *rest: Any) -> Any:
-        # What a server says when a file of it cannot grow; a real full file system needs rights that tests lack.
+        # What a server says when a file of it cannot grow, whoever runs this; a really full one is below.
         digest = load(connection, *rest)
         connection.execute("DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$")
         return digest
@@ -227,3 +228,43 @@ def test_a_full_disk_of_the_server_leaves_all_as_it_was(
         rebuild(part, taken.root, database.url, replace=True)
     assert told.value.code == "store_full"
     assert _state(database) == before
+
+
+@pytest.fixture
+def small(server: PostgresServer) -> Iterator[Database]:
+    """Return a database on a file system of its own, which is small. Needs the right to mount one."""
+    place = server.folder / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=7m", "memkeep", place], check=False)
+    if mounted.returncode:
+        place.rmdir()
+        pytest.skip("who runs this may not mount a file system")
+    try:
+        (place / "space").mkdir()
+        shutil.chown(place / "space", "nobody")
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute(f"CREATE TABLESPACE small LOCATION '{place / 'space'}'")
+            admin.execute("CREATE DATABASE on_small TABLESPACE small")
+            with psycopg.connect(server.url("on_small"), autocommit=True) as connection:
+                connection.execute("CREATE EXTENSION vector")
+                yield Database(server, "on_small", server.url("on_small"), connection)
+            admin.execute("DROP DATABASE on_small WITH (FORCE)")
+            admin.execute("DROP TABLESPACE small")
+    finally:
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+
+
+def test_a_file_system_of_the_server_that_is_really_full_leaves_all_as_it_was(
+    database: Database, small: Database, snap: Callable[..., Snap]
+) -> None:
+    database.fill(20_000)
+    small.fill(20)
+    taken = snap(database.part(MEMORIES))
+    before = _state(small)
+    with pytest.raises(StoreError, match="No space left on device") as told:
+        rebuild(database.part(MEMORIES), taken.root, small.url, replace=True)
+    assert told.value.code == "store_full"
+    assert small.url in told.value.message
+    assert _state(small) == before
+    small.run("INSERT INTO memories (payload) VALUES ('{}')")  # it goes on

@@ -140,3 +140,19 @@ def test_a_key_that_no_header_can_hold_is_refused_before_anything_is_asked(monke
         Server(address("qdrant://127.0.0.1:1/notes"))
     assert caught.value.code == "store_denied"
     assert "two" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("qdrant://127.0.0.1:1/memories", "qdrant://127.0.0.1:1/memories is not to be reached"),
+        ("qdrants://127.0.0.1:1/behind/memories", "qdrants://127.0.0.1:1/behind/memories is not to be reached"),
+    ],
+)
+def test_what_fails_is_called_by_the_url_that_was_given(url: str, told: str) -> None:
+    with pytest.raises(StoreError) as caught, Server(address(url)) as server:
+        server.version()
+    assert caught.value.message.startswith(told)
+    with pytest.raises(StoreError) as caught, Server(address(url).on("127.0.0.2")) as server:
+        server.version()
+    assert caught.value.message.startswith(f"{url} on its node 127.0.0.2:1 is not")
