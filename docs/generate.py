@@ -52,6 +52,9 @@ VARIABLES = {
     "NO_COLOR": "if set, no colours (`TERM=dumb` does the same)",
     "OC_MEMORY_BACKUP_HOST": "oc-memory's own, `[user@]host` of a server: the vault, when nothing else names one, is"
     " `sftp://[user@]host/~/backups/memkeep`",
+    "OLLAMA_URL": "where Ollama is, instead of `http://localhost:11434`, for `embed`",
+    "OPENAI_API_KEY": "the key of an OpenAI-compatible endpoint, for `embed`; the flag is `--key-file`",
+    "OPENAI_BASE_URL": "where that endpoint is, instead of OpenAI's own; the flag is `--url`",
     "OPENCLAW_STATE_DIR": "OpenClaw's own: where its state folder is, instead of `~/.openclaw`",
     "TMPDIR": "where scratch copies are made",
 }

@@ -6,7 +6,7 @@ from memkeep.embedding.base import Provider
 from memkeep.embedding.openai import OpenAI
 from memkeep.embedding.pace import Pace, rate
 from memkeep.embedding.work import Done, Item, embed
-from memkeep.errors import EmbedderError, UsageError
+from memkeep.errors import EmbedderError, RefusedError, UsageError
 from memkeep.testing.embedder import Embedder, embedder
 
 
@@ -134,7 +134,7 @@ def test_an_endpoint_that_asks_to_come_tomorrow_is_not_waited_for(
 
 
 def test_vectors_of_another_size_are_refused_before_more_is_paid(provider: Provider, endpoint: Embedder) -> None:
-    with pytest.raises(EmbedderError) as caught:
+    with pytest.raises(RefusedError) as caught:
         run(provider, items(50), dims=31)
     assert caught.value.code == "other_model"
     assert sum(endpoint.served.values()) == 1

@@ -74,6 +74,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.copy import CopyResult
     from memkeep.ops.demo import DemoResult
     from memkeep.ops.diff import DiffResult
+    from memkeep.ops.embed import EmbedResult
     from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
     from memkeep.ops.forget import ForgetResult
     from memkeep.ops.history import HistoryResult
@@ -112,6 +113,7 @@ def result_types() -> dict[str, Any]:
         "migrate": MigrateResult,
         "estimate": BackupEstimate,
         "estimate --snapshot": RestoreEstimate,
+        "embed": EmbedResult,
         "prune": PruneResult,
         "forget": ForgetResult,
         "key": KeyResult,

@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Move": {
         "migrate": "Move memory from any product into any other.",
+        "embed": "Make the vectors of a store's texts, the missing ones or all.",
     },
     "Tidy": {
         "forget": "Forget snapshots that no rule keeps, or those that are named.",

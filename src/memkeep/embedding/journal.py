@@ -55,7 +55,7 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         if not self._count:
-            self.remove()
+            self._path.unlink(missing_ok=True)
         os.close(self._file)
 
     def __len__(self) -> int:
@@ -98,9 +98,10 @@ class Journal:
         names, order = self._index
         return records["vector"][order[np.searchsorted(names, np.array(keys, f"S{KEY}"))]]
 
-    def remove(self) -> None:
-        """Take the file away: what was in it is where it belongs."""
-        self._path.unlink(missing_ok=True)
+    def clear(self) -> None:
+        """Forget all: it is where it belongs, or of no use."""
+        os.ftruncate(self._file, 0)
+        self.dims, self._start, self._count, self._index = None, 0, 0, None
 
     @property
     def _size(self) -> int:

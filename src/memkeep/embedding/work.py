@@ -15,7 +15,7 @@ from memkeep import clock
 from memkeep.embedding.base import Provider, TextRefusedError, TryLaterError
 from memkeep.embedding.endpoint import UnreachableError
 from memkeep.embedding.pace import Pace
-from memkeep.errors import EmbedderError
+from memkeep.errors import EmbedderError, RefusedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,13 +175,13 @@ class _Worker:
     def _checked(self, vectors: "np.ndarray[Any, np.dtype[np.float32]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
         dims = vectors.shape[1]
         with self._lock:
-            self._taken = True
-            self._alike = 0
-            wanted, self._dims = self._dims or dims, self._dims or dims
+            wanted, before = self._dims or dims, self._taken
+            self._dims, self._taken, self._alike = wanted, True, 0
         if dims != wanted:
-            raise EmbedderError(
+            kind = EmbedderError if before else RefusedError
+            raise kind(
                 f"{self._provider.name} ({self._provider.model}) makes vectors of {dims} dimensions, not of {wanted}",
-                hint="memkeep embed STORE --all   # all of them anew, with one model",
+                hint="memkeep embed --help",
                 code="other_model",
             )
         return vectors
