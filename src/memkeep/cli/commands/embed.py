@@ -51,7 +51,7 @@ def command(
     no_snapshot: bool,
     dry_run: bool,
 ) -> Reply:
-    """Make the vectors of a live store's texts.
+    """Make the vectors of a store's texts, the missing ones or all.
 
     ollama: at OLLAMA_URL, or on this machine. openai: any endpoint that speaks as OpenAI's does. local: a folder with a
     model of model2vec or sentence-transformers; nothing is fetched.
