@@ -152,6 +152,26 @@ def test_vectors_in_a_folder_are_compared_just_so(
         assert (tmp_path / "back" / "qdrant-local" / name).read_bytes() == (live / "qdrant-local" / name).read_bytes()
 
 
+def test_a_key_that_is_written_after_the_store_was_found_is_kept_no_more_than_one_before(
+    root: Path, new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    from memkeep.ops.backup import backup
+
+    database, settings = root / "api" / "openmemory.db", root / "api" / "config.json"
+    [(value,)] = rows(database, "SELECT value FROM configs")
+    with closing(sqlite3.connect(database)) as con, con:
+        con.execute("UPDATE configs SET value = '{}'")
+    settings.write_text("{}")
+    [store] = memkeep.discover(root)
+    with closing(sqlite3.connect(database)) as con, con:
+        con.execute("UPDATE configs SET value = ?", (value,))
+    settings.write_text(value)
+    plain = new_vault("plain", encrypted=False)
+    [report] = backup(plain._vault, [store]).snapshots
+    assert FAKE not in stored(plain)
+    assert {"api/openmemory.db", "api/config.json"} <= {one.part for one in report.omitted}
+
+
 def test_the_key_in_the_settings_is_kept_only_where_nobody_reads_it(
     root: Path, new_vault: Callable[..., OpenVault], tmp_path: Path
 ) -> None:

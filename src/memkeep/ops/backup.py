@@ -312,6 +312,8 @@ class _Run:
             with stopped(self._store.hooks, Path(self._store.root or "/"), self._findings):
                 moment = freeze(self._store, self._parts, folder / str(attempt))
             with moment:
+                for held in moment.held:
+                    held.part = secrets.at_moment(self._store.system, held.part, held.opened)
                 if self._store.user is not None:
                     narrow(moment, self._store.user, folder / f"{attempt}-one-user")
                 stored = self._store_moment(writer, moment, before, check=check)

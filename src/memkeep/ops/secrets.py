@@ -10,9 +10,12 @@ from typing import Any
 
 import msgspec
 
+from memkeep.engines.base import Opened
+from memkeep.engines.sqlite import SqliteOpened
 from memkeep.engines.sqlite_redact import replace_texts
 from memkeep.errors import StoreError
-from memkeep.model import Part
+from memkeep.model import Part, Role
+from memkeep.systems.detect import SECRET_SYSTEMS
 from memkeep.systems.openclaw_json import secrets
 
 REDACTED = "redacted by memkeep"
@@ -24,6 +27,32 @@ def redactor(part: Part) -> Callable[[bytes], bytes]:
     `part.secrets` are dotted keys of a JSON file, or columns (`table.column`) of a database that hold JSON.
     """
     return _of_database(part) if part.engine == "sqlite" else _of_json(part)
+
+
+def at_moment(system: str, part: Part, opened: Opened) -> Part:
+    """Return a part with the secrets that it has at the frozen moment, beside those it had when it was found."""
+    found: tuple[str, ...] = ()
+    if part.engine == "files" and part.role is Role.CONFIG and part.name.endswith(".json"):
+        data = b"".join(
+            piece for entry in opened.entries() if entry.path == part.name for piece in opened.stream(entry)
+        )
+        try:
+            found = secrets(json.loads(data))
+        except ValueError:  # the redactor leaves nothing of what it can't read
+            found = ()
+    elif isinstance(opened, SqliteOpened):
+        columns = next((one.secret_columns for one in SECRET_SYSTEMS if one.name == system), ())
+        found = tuple(one for one in columns if _holds(opened, *one.rsplit(".", 1)))
+    return msgspec.structs.replace(part, secrets=tuple(dict.fromkeys((*part.secrets, *found))))
+
+
+def _holds(opened: SqliteOpened, table: str, column: str) -> bool:
+    """Say whether texts of a column have secrets in them."""
+    there = f"SELECT 1 FROM pragma_table_info('{table}') WHERE name = '{column}'"  # noqa: S608 - names of ours
+    if not any(rows for rows in opened.ask(there)):
+        return False
+    texts = (row[0] for rows in opened.ask(f'SELECT "{column}" FROM "{table}"') for row in rows)  # noqa: S608
+    return any(isinstance(one, str) and without_secrets(one) != one for one in [*texts])
 
 
 def _of_database(part: Part) -> Callable[[bytes], bytes]:

@@ -98,6 +98,13 @@ class ManyUserSystem(System, Protocol):
         ...
 
 
+class SecretSystem(System, Protocol):
+    """A product that keeps settings, and so perhaps secrets, as JSON in a column of its database."""
+
+    secret_columns: tuple[str, ...]
+    """These columns, as `table.column`."""
+
+
 class LostId(Value):
     """An id that the product's own database destroyed, and what it was: another part of the store still has it."""
 

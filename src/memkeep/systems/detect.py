@@ -25,7 +25,7 @@ from memkeep.systems import (
     servers,
     thanos,
 )
-from memkeep.systems.base import ManyUserSystem, OpenClaw, Places, ServerSystem, System, TwofoldSystem
+from memkeep.systems.base import ManyUserSystem, OpenClaw, Places, SecretSystem, ServerSystem, System, TwofoldSystem
 from memkeep.systems.look import DEPTH, Look
 
 SYSTEMS: tuple[System, ...] = (
@@ -38,6 +38,7 @@ SYSTEMS: tuple[System, ...] = (
     mem0,
 )
 SERVER_SYSTEMS: tuple[ServerSystem, ...] = (openmemory, thanos, mem0)
+SECRET_SYSTEMS: tuple[SecretSystem, ...] = (openmemory,)
 MANY_USER_SYSTEMS: tuple[ManyUserSystem, ...] = (thanos,)
 TWOFOLD_SYSTEMS: tuple[TwofoldSystem, ...] = (openmemory,)
 NAMES = (*(system.name for system in SYSTEMS), custom.name)

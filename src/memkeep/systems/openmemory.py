@@ -43,6 +43,7 @@ _COUNT = f'SELECT count(*) FROM "{MEMORIES}"'  # noqa: S608 - as `custom` asks i
 _CONFIG = f'SELECT "key", value FROM "{CONFIGS}"'  # noqa: S608 - a name of ours
 _HEAD = "SELECT version_num FROM alembic_version"
 queries: tuple[str, ...] = (_COUNT, _CONFIG, _HEAD)
+secret_columns: tuple[str, ...] = (f"{CONFIGS}.value",)
 
 
 def detect(look: Look, path: Path, places: Places) -> list[Store]:
@@ -167,7 +168,7 @@ def _files(look: Look, root: Path, api: Path, file: Path | None, elsewhere: list
     if file is not None and not elsewhere:
         tables = look.columns(file)
         literal = any(openclaw_json.secrets(_json(value)) for _, value in look.rows(file, _CONFIG))
-        secrets = (f"{CONFIGS}.value",) if literal else ()
+        secrets = secret_columns if literal else ()
         parts.append(_part(root, file, "sqlite", maps=table_maps(tables), secrets=secrets))
     parts += [_config(root, api / each) for each in _CONFIG_FILES if each in look.folder(api).files]
     for folder in dict.fromkeys((api, root)):
