@@ -76,13 +76,14 @@ class LanceEngine:
     @contextmanager
     def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> "Iterator[LanceMerge]":
         """Merge rows into the live table."""
-        from memkeep.engines import lance_merge
+        from memkeep.engines import lance_given, lance_merge
 
         map_ = _map(live)
         with tempfile.TemporaryDirectory(prefix="memkeep-") as scratch:
             one = lance_merge.LanceMerge(Path(live.path), map_, wanted, Path(scratch) / "merged.arrow")
-            given = rows[map_.table]() if map_.table in rows else ()
-            one.take(lance_merge.given(given, one.schema), left_out(rows, (map_,)))
+            given = lance_given.Given(map_, one.schema)
+            given.left.update(dict.fromkeys(left_out(rows, (map_,))))
+            one.take(given.fitted(rows[map_.table]() if map_.table in rows else (), one.has), given.left)
             yield one
 
     def count(self, part: Part, table: str) -> int | None:

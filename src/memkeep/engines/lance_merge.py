@@ -5,12 +5,12 @@ it with Lance's own `merge_insert`, which sees when somebody else has changed th
 fit the table's columns is named and left out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from memkeep.engines.lance_given import Fitted, fit
 from memkeep.engines.lance_read import load
 from memkeep.engines.lance_values import element_bytes, values, vectors
 from memkeep.engines.merging import (
@@ -19,7 +19,7 @@ from memkeep.engines.merging import (
     FailedRow,
     Merged,
     Wanted,
-    belongs,
+    is_chosen,
     owner,
     plain_id,
     replaces,
@@ -27,7 +27,6 @@ from memkeep.engines.merging import (
 )
 from memkeep.errors import MemkeepError, StoreError, UnsupportedError
 from memkeep.model import TableMap
-from memkeep.records.record import Vector
 from memkeep.records.shape import Row
 
 if TYPE_CHECKING:
@@ -35,14 +34,6 @@ if TYPE_CHECKING:
 
 _BATCH = 256  # rows
 _BLOB = b"lance-encoding:blob"
-_NUMPY = {"f16": "<f2", "f32": "<f4", "f64": "<f8"}
-
-
-class Fitted(NamedTuple):
-    """Rows with the columns that the live table has too, in its types."""
-
-    rows: "pa.RecordBatch"
-    unfit: dict[int, str]  # row -> why it does not go in; its values are null then
 
 
 class LanceMerge:
@@ -57,15 +48,19 @@ class LanceMerge:
         self._aside = aside
         self._table = dataset(live)
         self.schema: pa.Schema = self._table.schema
-        self._place: dict[str, int] = {}
-        self._taken: set[str] = set()
+        self._place: dict[Any, int] = {}
+        self._taken: set[Any] = set()
         self._counts = dict.fromkeys(("inserted", "updated", "skipped", "same"), 0)
         self._failed: list[FailedRow] = []
         self._conflicts: list[str] = []
         self._records: list[str] = []
 
-    def take(self, batches: "Iterable[Fitted]", left: tuple[str, ...] = ()) -> None:
-        """Find out what becomes of each row. Raises `StoreError` when the live table can't be read."""
+    def has(self, name: Any) -> bool:
+        """Say whether the live table has a row of this id; of those that are given to `take`, when they are drawn."""
+        return name.__hash__ is not None and name in self._place
+
+    def take(self, batches: "Iterable[Fitted]", left: Collection[str] = ()) -> None:
+        """Find out what becomes of each row. Raises `StoreError` when the live table can't be read, or the disk is full."""
         import pyarrow as pa
 
         if missing := self._missing():
@@ -73,18 +68,23 @@ class LanceMerge:
             return
         with _meant(self._live, "can't be read"):
             key = self._table.to_table([self._map.id]).column(0)
-            self._place = {str(one): at for at, one in enumerate(key.to_pylist())}
+            self._place = {one: at for at, one in enumerate(key.to_pylist())}
+        try:
             with pa.OSFile(str(self._aside), "wb") as file, pa.ipc.new_file(file, self.schema) as writer:
                 for batch in batches:
                     for rows in self._one(batch):
                         writer.write_table(rows)
+        except OSError as error:
+            raise StoreError(
+                f"the rows could not be read or put aside in {self._aside}: {error}", hint="df -h"
+            ) from error
         counts = Counts(**self._counts)
         self.result = Merged(
             tables={self._map.table: counts},
             failed=tuple(self._failed),
             conflicts=tuple(self._conflicts),
             records=tuple(self._records) if self._map.primary else (),
-            left=left,
+            left=tuple(left),
             notes=seen_later(self._live, (counts,)),
         )
 
@@ -97,8 +97,12 @@ class LanceMerge:
         with pa.memory_map(str(self._aside)) as file, _meant(self._live, "could not be written"):
             waiting = pa.ipc.open_file(file)
             batches = (waiting.get_batch(number) for number in range(waiting.num_record_batches))
+            reader = pa.RecordBatchReader.from_batches(self.schema, batches)
+            if not self._counts["updated"] and self._table.latest_version == self._table.version:
+                self._table.insert(reader)  # as a merge does, but without looking at every row that is there
+                return
             builder = self._table.merge_insert(self._map.id).when_matched_update_all().when_not_matched_insert_all()
-            builder.conflict_retries(0).execute(pa.RecordBatchReader.from_batches(self.schema, batches))
+            builder.conflict_retries(0).execute(reader)
 
     def _missing(self) -> str:
         """Return why no row can go into the table, "" when some can."""
@@ -112,41 +116,45 @@ class LanceMerge:
         import pyarrow as pa
 
         rows, names = batch.rows, batch.rows.column(self._map.id).to_pylist()
-        chosen = [at for at, name in enumerate(names) if self._is_chosen(rows, at, name, batch.unfit)]
+        chosen = self._chosen(rows, names, batch.unfit)
         there = [(at, self._place[names[at]]) for at in chosen if names[at] in self._place]
-        before = self._table.take([place for _, place in there])
-        ours = rows.take(pa.array([at for at, _ in there], pa.int64()))
-        updated = self._differ(ours, before.select(rows.schema.names))
         new = [at for at in chosen if names[at] not in self._place]
         self._counts["inserted"] += len(new)
         if new:
-            yield self._whole(rows.take(pa.array(new)), None)
-        if updated:
-            at = pa.array(updated)
-            yield self._whole(ours.take(at), before.take(at))
+            yield self._whole(rows if len(new) == rows.num_rows else rows.take(pa.array(new)), None)
+        if there:
+            with _meant(self._live, "can't be read"):
+                before = self._table.take([place for _, place in there])
+            ours = rows.take(pa.array([at for at, _ in there], pa.int64()))
+            if updated := self._differ(ours, before.select(rows.schema.names)):
+                at = pa.array(updated)
+                yield self._whole(ours.take(at), before.take(at))
 
-    def _is_chosen(self, rows: "pa.RecordBatch", at: int, name: Any, unfit: dict[int, str]) -> bool:
-        """Say whether a row is wanted and can go in; one that can't is noted."""
-        users, user = self._wanted.users, owner(self._map)
-        here = {
-            column: rows.column(column)[at].as_py()
-            for column in (user, *self._map.links)
-            if column in rows.schema.names
-        }
-        if users is not None and (str(here[user]) not in users if user in here else not self._map.links):
-            return False
-        named = [str(here[column]) for column in self._map.links if here.get(column) is not None]
-        if self._map.links and not belongs(named, self._wanted.records):
-            return False
-        if name is not None:
-            self._records.append(plain_id(name))
-        why = unfit.get(at) or ("it has no id" if name is None else "")
-        why = why or ("another row that goes in has the same id" if str(name) in self._taken else "")
-        why = why or ("" if name in self._place else self._required(rows))
-        if why:
-            self._failed.append(FailedRow(table=self._map.table, id=str(name), reason=why))
-        self._taken.add(str(name))
-        return not why
+    def _chosen(self, rows: "pa.RecordBatch", names: list[Any], unfit: dict[int, str]) -> list[int]:
+        """Return which rows are wanted and can go in; those that can't are noted."""
+        lacks, found = self._required(rows), []
+        for at in self._asked(rows):
+            name = names[at]
+            why = unfit.get(at) or ("it has no id" if name is None else "")
+            why = why or ("another row that goes in has the same id" if name in self._taken else "")
+            why = why or (lacks if name not in self._place else "")
+            if name is not None:
+                self._records.append(plain_id(name))
+                self._taken.add(name)
+            if why:
+                self._failed.append(FailedRow(table=self._map.table, id=str(name), reason=why))
+            else:
+                found.append(at)
+        return found
+
+    def _asked(self, rows: "pa.RecordBatch") -> Iterable[int]:
+        """Return which rows are of the users that are asked for, and of their records."""
+        if self._wanted.users is None and (self._wanted.records is None or not self._map.links):
+            return range(rows.num_rows)
+        said = {*self._map.links, owner(self._map)}
+        cells = {name: rows.column(name).to_pylist() for name in rows.schema.names if name in said}
+        each = ({name: cell[at] for name, cell in cells.items()} for at in range(rows.num_rows))
+        return [at for at, row in enumerate(each) if is_chosen(self._map, row, self._wanted)]
 
     def _required(self, rows: "pa.RecordBatch") -> str:
         """Return why rows like these can't be new in the table, "" when they can."""
@@ -156,8 +164,6 @@ class LanceMerge:
     def _differ(self, ours: "pa.RecordBatch", before: "pa.Table") -> list[int]:
         """Return which of our rows replace those before."""
         found: list[int] = []
-        if not ours.num_rows:
-            return found
         for at, (mine, theirs) in enumerate(zip(_packed(ours), _packed(before), strict=True)):
             if mine == theirs:
                 self._counts["same"] += 1
@@ -218,62 +224,13 @@ def stored(folder: Path, live: "pa.Schema") -> tuple[Iterator[Fitted], tuple[str
             if batch is None:
                 return
             if batch.num_rows:
-                yield _fit(
-                    batch.num_rows,
-                    names,
-                    live,
-                    lambda name, at, rows=batch: _cast(rows.column(name), at, live.field(name)),
-                )
+                yield fit(batch.num_rows, names, live, _caster(batch, live))
 
     return batches(), left
 
 
-def given(batches: Iterable[list[Row]], live: "pa.Schema") -> Iterator[Fitted]:
-    """Yield rows as they fit a live table, those of the same columns together."""
-    for batch in batches:
-        for _, some in groupby(batch, key=lambda row: row.keys()):
-            yield _given(list(some), live)
-
-
-def _given(rows: list[Row], live: "pa.Schema") -> Fitted:
-    names = [field.name for field in live if field.name in rows[0]]
-    lost = [name for name in rows[0] if name not in live.names]
-
-    def column(name: str, at: slice) -> "pa.Array":
-        return _made([row[name] for row in rows[at]], live.field(name).type)
-
-    fitted = _fit(len(rows), names, live, column)
-    if lost:
-        fitted.unfit.update(dict.fromkeys(range(len(rows)), f"the table has no column {', '.join(lost)}"))
-    return fitted
-
-
-def _fit(count: int, names: list[str], live: "pa.Schema", column: Any) -> Fitted:
-    """Put columns together; a row that has a value that does not fit is noted."""
-    import pyarrow as pa
-
-    unfit: dict[int, str] = {}
-    columns = []
-    for name in names:
-        field = live.field(name)
-        try:
-            made = column(name, slice(0, count))
-        except (pa.ArrowException, OverflowError, TypeError, ValueError):
-            pieces = []
-            for at in range(count):
-                try:
-                    pieces.append(column(name, slice(at, at + 1)))
-                except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-                    unfit.setdefault(at, f"{name}: {str(error).splitlines()[0]}")
-                    pieces.append(pa.nulls(1, field.type))
-            made = pa.concat_arrays(pieces)
-        columns.append(made)
-        if not field.nullable and made.null_count:
-            for at in range(count):
-                if not made[at].is_valid:
-                    unfit.setdefault(at, f"{name} is null, which the table does not take")
-    schema = pa.schema([live.field(name).with_nullable(nullable=True) for name in names])
-    return Fitted(pa.record_batch(columns, schema=schema), unfit)
+def _caster(rows: "pa.RecordBatch", live: "pa.Schema") -> "Callable[[str, slice], pa.Array]":
+    return lambda name, at: _cast(rows.column(name), at, live.field(name))
 
 
 def _cast(array: "pa.Array", at: slice, field: "pa.Field") -> "pa.Array":
@@ -287,33 +244,6 @@ def _cast(array: "pa.Array", at: slice, field: "pa.Field") -> "pa.Array":
         if mine != theirs:
             return pa.nulls(len(array), field.type)
     return array if array.type == field.type else array.cast(field.type)
-
-
-def _made(found: list[Any], type_: "pa.DataType") -> "pa.Array":
-    """Return values, as `values` gives them and vectors as `Vector`, as an array. Raises as pyarrow does."""
-    import pyarrow as pa
-
-    if element_bytes(type_):
-        return pa.array([_elements(one, type_) if isinstance(one, Vector) else one for one in found], type_)
-    is_ = pa.types
-    timed = is_.is_date(type_) or is_.is_time(type_) or is_.is_timestamp(type_) or is_.is_decimal(type_)
-    if timed and all(one is None or isinstance(one, str) for one in found):
-        return pa.array(found, pa.string()).cast(type_)
-    if is_.is_duration(type_) and all(one is None or isinstance(one, int) for one in found):
-        return pa.array(found, pa.int64()).cast(type_)
-    return pa.array(found, type_)
-
-
-def _elements(vector: Vector, type_: "pa.DataType") -> Any:
-    import numpy as np
-    import pyarrow as pa
-
-    if vector.type not in _NUMPY:
-        raise ValueError(f"it is a {vector.type} vector, the table takes plain ones")
-    numbers = np.frombuffer(vector.data, _NUMPY[vector.type])
-    if isinstance(type_, pa.FixedSizeListType) and len(numbers) != type_.list_size:
-        raise ValueError(f"it has {len(numbers)} dimensions, the table takes {type_.list_size}")
-    return numbers.astype(type_.value_type.to_pandas_dtype())
 
 
 def _packed(rows: Any) -> list[bytes]:
