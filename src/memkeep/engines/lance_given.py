@@ -116,16 +116,14 @@ def _together(found: list[Any], type_: "pa.DataType") -> "pa.Array | None":
     if not pa.types.is_fixed_size_list(type_):
         return None
     vectors = [one for one in found if one is not None]
-    if any(one.__class__ is not Vector or one.dims != type_.list_size for one in vectors):
-        return None
-    kinds = {one.type for one in vectors}
+    kinds = {one.type if one.__class__ is Vector else "" for one in vectors}
     if len(kinds) != 1 or not kinds <= _NUMPY.keys():
         return None
     from_ = np.dtype(_NUMPY[kinds.pop()])
     none = bytes(from_.itemsize * type_.list_size)
-    data = b"".join([none if one is None else one.data for one in found])
-    if len(data) != len(none) * len(found):  # one that says another size than it has
+    if any(len(one.data) != len(none) for one in vectors):
         return None
+    data = b"".join([none if one is None else one.data for one in found])
     numbers = np.frombuffer(data, from_).astype(type_.value_type.to_pandas_dtype(), copy=False)
     mask = None if len(vectors) == len(found) else pa.array([one is None for one in found])
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers, type_.value_type), type=type_, mask=mask)

@@ -1,7 +1,8 @@
 """Merge rows into a live Lance table, in one commit of one new version.
 
 What would change is found out first, against one version, and put aside in a file; `commit` makes the next version of
-it with Lance's own `merge_insert`, which sees when somebody else has changed these rows meanwhile. A row that does not
+it with Lance's own `merge_insert`, which sees when somebody else has changed these rows meanwhile (not that somebody
+has put in the same ones; that is looked at before). A row that does not
 fit the table's columns is named and left out.
 """
 
@@ -60,7 +61,7 @@ class LanceMerge:
         return name.__hash__ is not None and name in self._place
 
     def take(self, batches: "Iterable[Fitted]", left: Collection[str] = ()) -> None:
-        """Find out what becomes of each row. Raises `StoreError` when the live table can't be read, or the disk is full."""
+        """Find out what becomes of each row. Raises `StoreError` when the table can't be read, or the disk is full."""
         import pyarrow as pa
 
         if missing := self._missing():
@@ -98,11 +99,23 @@ class LanceMerge:
             waiting = pa.ipc.open_file(file)
             batches = (waiting.get_batch(number) for number in range(waiting.num_record_batches))
             reader = pa.RecordBatchReader.from_batches(self.schema, batches)
-            if not self._counts["updated"] and self._table.latest_version == self._table.version:
-                self._table.insert(reader)  # as a merge does, but without looking at every row that is there
+            newest = self._newest()
+            if not self._counts["updated"]:
+                newest.insert(reader)  # as a merge does, but without looking at every row that is there
                 return
             builder = self._table.merge_insert(self._map.id).when_matched_update_all().when_not_matched_insert_all()
             builder.conflict_retries(0).execute(reader)
+
+    def _newest(self) -> Any:
+        """Return the table as it is now; `StoreError` when another has put in a row that was to be new."""
+        if self._table.latest_version == self._table.version:
+            return self._table
+        newest = dataset(self._live)
+        there = newest.to_table([self._map.id]).column(0).to_pylist()
+        if twice := (self._taken - self._place.keys()).intersection(there):
+            message = f"{len(twice):,} rows that were to be new in {self._live} are there by now, such as {min(twice)}"
+            raise StoreError(message, hint="run this again")
+        return newest
 
     def _missing(self) -> str:
         """Return why no row can go into the table, "" when some can."""

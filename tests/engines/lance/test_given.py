@@ -159,6 +159,20 @@ def test_vectors_of_other_widths_keep_their_numbers(tmp_path: Path, type_: pa.Da
     assert (told(folder)["b"]["vector"], told(folder)["c"]["vector"]) == (None, [0.5, -2.0])
 
 
+def test_what_another_has_put_in_meanwhile_is_not_put_in_again(live: Path) -> None:
+    put(live, many(10))
+    with LanceEngine().merge_rows(part(live), {"memories": lambda: iter([many(20)])}, Wanted(conflict="skip")) as one:
+        put(live, many(15))
+        with pytest.raises(StoreError, match="5 rows that were to be new"):
+            one.commit()
+    with LanceEngine().merge_rows(part(live), {"memories": lambda: iter([many(30)])}, Wanted(conflict="skip")) as one:
+        put(live, [{"id": "other"}])
+        one.commit()
+
+    ids = lance.dataset(str(live)).to_table(["id"])["id"].to_pylist()
+    assert sorted(ids) == sorted(["other", *(f"m{n}" for n in range(30))])
+
+
 def test_a_kill_while_it_is_made_to_last_leaves_the_table_as_it_was(live: Path) -> None:
     put(live, many(10))
     code = subprocess.run([sys.executable, "-c", KILLED, str(live)], check=False, timeout=60).returncode
