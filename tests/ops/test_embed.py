@@ -108,7 +108,7 @@ def test_a_model_that_the_store_does_not_name_is_refused_before_anybody_is_asked
     import msgspec
 
     named = msgspec.structs.replace(pro, fingerprint={"embedding": {"provider": "ollama", "model": "nomic-embed-text"}})
-    with pytest.raises(RefusedError, match="are of nomic-embed-text, not of m"):
+    with pytest.raises(RefusedError, match="are to be of nomic-embed-text, not of m"):
         embed(None, named, ollama(endpoint))
     assert endpoint.requests == 0
     same = ollama(endpoint, "nomic-embed-text:latest")

@@ -317,7 +317,7 @@ def _places(store: Store) -> list[Place]:
 def _refuse_other_name(store: Store, asked: Embedder, known: Configured) -> None:
     if asked.model and known.model and not embedder.same_model(asked.model, known.model):
         raise RefusedError(
-            f"the vectors in {store.path} are of {known.model}, not of {asked.model}",
+            f"the vectors in {store.path} are to be of {known.model}, not of {asked.model}",
             hint=f"memkeep embed {shlex.quote(store.path)} --all --model {shlex.quote(asked.model)}",
             code="other_model",
         )
