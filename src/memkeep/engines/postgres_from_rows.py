@@ -8,12 +8,12 @@ has keys of its JSON object.
 
 import re
 import struct
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memkeep.engines.merging import FailedRow
 from memkeep.engines.postgres_catalogue import columns_of, relations
+from memkeep.engines.postgres_connect import library
 from memkeep.engines.postgres_copy import HEADER, TRAILER
 from memkeep.engines.postgres_given import JSON, VECTORS, Encode, encoder, is_known, json
 from memkeep.engines.postgres_pairs import Cell, Laid, Pair, attempt, equal, settle
@@ -114,8 +114,7 @@ class _Laying:
         self._places: dict[str, tuple[int, str] | None] = {
             one.column.name: (place, "") for place, one in enumerate(targets)
         }
-        self._had = Counter[tuple[int, str]]()  # by place and digit
-        self._count = 0
+        self._had: set[str] = set()  # what `memkeep_has` is
 
     def fill(self, connection: "Connection", into: str, rows: Rows) -> None:
         """Make the temporary table and copy the rows."""
@@ -142,7 +141,7 @@ class _Laying:
         """Yield the columns that some row has."""
         for place, one in enumerate(self._targets):
             name = one.column.name
-            if self._had[place, _ABSENT] < self._count and (
+            if any(has[place] != _ABSENT for has in self._had) and (
                 name != self._map.id or not self._map.unique or name in self._map.unique
             ):
                 yield self._cell(place, one)
@@ -151,9 +150,10 @@ class _Laying:
         column = target.column
         value, same = _value(target), equal(column, _value(target, whole=True))
         change = value
+        digits = {has[place] for has in self._had}
         has = f"substr(i.memkeep_has, {place + 1}, 1)"
         there = f"l.{quote(column.name)}"
-        if self._had[place, _KEYS]:
+        if _KEYS in digits:
             given = f"i.{quote(column.name)}::jsonb"
             both = (
                 f"CASE WHEN {has} = '{_KEYS}' AND jsonb_typeof({there}::jsonb) = 'object' "
@@ -161,7 +161,7 @@ class _Laying:
             )
             same = f"({both}) IS NOT DISTINCT FROM {there}::jsonb"
             change = f"({both})::{column.type}"
-        if self._had[place, _ABSENT]:
+        if _ABSENT in digits:
             value = f"CASE WHEN {has} = '{_ABSENT}' THEN {target.default} ELSE {value} END"
             same = f"({has} = '{_ABSENT}' OR {same})"
             change = f"CASE WHEN {has} = '{_ABSENT}' THEN {there} ELSE {change} END"
@@ -178,11 +178,10 @@ class _Laying:
                     name = "/".join(str(row.get(each)) for each in self._key)
                     self.failed.append(FailedRow(table=self._map.table, id=name, reason=str(error)))
                     continue
-                self._count += 1
-                self._had.update(enumerate(has))
-                yield b"".join([count, struct.pack(">i", len(has)), "".join(has).encode(), *fields])
+                self._had.add(has)
+                yield b"".join([count, _field(has.encode()), *fields])
 
-    def _fields(self, row: Row) -> tuple[list[bytes], list[str]]:
+    def _fields(self, row: Row) -> tuple[list[bytes], str]:
         named = tuple(row.get(each) for each in self._key)
         if any(each not in row for each in self._key) or all(one is None for one in named):
             raise ValueError(f"it has no {', '.join(self._key)}")
@@ -207,7 +206,7 @@ class _Laying:
         if spelled in self._taken:
             raise ValueError("a row before it has the same id")
         self._taken.add(spelled)
-        return fields, has
+        return fields, "".join(has)
 
     def _encoded(self, place: int, value: Any) -> bytes:
         target = self._targets[place]
@@ -228,16 +227,22 @@ class _Laying:
 
 def _cast(connection: "Connection", pair: Pair, targets: list[_Target]) -> list[FailedRow]:
     """Take out the rows of which a value is none of its column's type, and return them."""
-    names: dict[int, str] = dict(
-        connection.execute(f"SELECT i.memkeep_row, {pair.name} FROM {pair.image} i").fetchall()
-    )
     taken = {cell.name for cell in pair.cells}
     mine = [one for one in targets if one.column.name in taken and one.column.kind not in VECTORS and not one.raw]
-    values = ", ".join(_value(one, whole=True) for one in mine)
-    statement = f"SELECT count(ROW({values})) FROM {pair.image} i WHERE i.memkeep_row = ANY(%s)"
+    statement = f"SELECT count(ROW({', '.join(_value(one, whole=True) for one in mine)})) FROM {pair.image} i"
+    try:
+        with connection.transaction():
+            connection.execute(statement)
+    except library().DatabaseError:
+        if connection.broken:
+            raise
+    else:
+        return []
+    found = connection.execute(f"SELECT i.memkeep_row, {pair.name} FROM {pair.image} i ORDER BY 1").fetchall()
+    names: dict[int, str] = dict(found)
+    statement += " WHERE i.memkeep_row = ANY(%s)"
     _, failed = attempt(connection, pair.map.table, statement, list(names), names)
-    if failed:
-        connection.execute(f"DELETE FROM {pair.image} WHERE memkeep_row = ANY(%s)", [list(failed)])
+    connection.execute(f"DELETE FROM {pair.image} WHERE memkeep_row = ANY(%s)", [list(failed)])
     return [*failed.values()]
 
 

@@ -4,10 +4,10 @@ A value that would break off the whole COPY is refused here; any other bad one t
 then it can be said which row has it.
 """
 
-import json as _json
 import re
 import struct
 from collections.abc import Callable
+from json import JSONEncoder
 from typing import Any
 
 from memkeep.engines import postgres_values
@@ -20,6 +20,7 @@ JSON = frozenset({"json", "jsonb"})
 VECTORS = frozenset({"vector", "halfvec", "sparsevec"})
 _TIMES = frozenset({"timestamp", "timestamptz", "date"})
 _YEAR = re.compile(r"([+-]\d{5,}|-?\d{4})(-\d\d-\d\d.*)", re.DOTALL)
+_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _MOST = 16_000  # dimensions
 _TYPES = {"f16": "<f2", "f32": "<f4", "f64": "<f8"}
 _NEEDS_QUOTES = re.compile(r'[{}",\\\s]|^$|^null$', re.IGNORECASE)
@@ -42,7 +43,7 @@ def encoder(column: Column, dims: int, *, raw: bool) -> Encode:
 def json(value: Any) -> bytes:
     """Encode a value of JSON. Raises `ValueError`."""
     try:
-        return _sent(_json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+        return _sent(_json(value))
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
@@ -132,11 +133,13 @@ def _vector(value: Any, kind: str, dims: int) -> bytes:
     numbers = np.frombuffer(value.data, _TYPES[value.type])
     if (dims and len(numbers) != dims) or not 0 < len(numbers) <= _MOST:
         raise ValueError(f"a vector has {len(numbers)} dimensions, the column takes {dims or f'1 to {_MOST}'}")
-    with np.errstate(over="ignore"):
-        sent = numbers.astype(">f2" if kind == "halfvec" else ">f4")
-    if not np.isfinite(sent).all():
+    wire = ">f2" if kind == "halfvec" else ">f4"
+    if numbers.itemsize > int(wire[2:]):
+        with np.errstate(over="ignore"):
+            numbers = numbers.astype(wire)
+    if not np.isfinite(numbers).all():
         raise ValueError("a vector has elements that are no numbers, or too large")
-    return struct.pack(">hh", len(numbers), 0) + sent.tobytes()
+    return struct.pack(">hh", len(numbers), 0) + numbers.astype(wire).tobytes()
 
 
 def _sparse(value: Vector, dims: int) -> bytes:

@@ -11,7 +11,7 @@ from memkeep.model import TableMap
 if TYPE_CHECKING:
     from memkeep.engines.postgres_connect import Connection
 
-_BATCH = 500
+_BATCH = 1000
 # Types with an operator `=` that compares values whole; others are compared as text.
 _NUMBERS = ("bool", "float4", "float8", "halfvec", "int2", "int4", "int8", "numeric", "sparsevec", "vector")
 _EQUAL = frozenset((*_NUMBERS, "bytea", "date", "jsonb", "text", "time", "timestamp", "timestamptz", "uuid", "varchar"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memkeep.engines import pickle_write, point_rows
-from memkeep.engines.merging import Counts, FailedRow, Merged, Wanted, later, plain_id
+from memkeep.engines.merging import NAMED, Counts, FailedRow, Merged, Wanted, is_of, plain_id, replaces
 from memkeep.engines.pickles import Floats, PickleError
 from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 from memkeep.engines.qdrant_local_read import POINT, SPARSE, Reading, Stored, attributes, key_of
@@ -25,7 +25,6 @@ from memkeep.model import TableMap
 if TYPE_CHECKING:
     import apsw
 
-_NAMED = 20  # conflicts that are named
 _PUT = "INSERT OR REPLACE INTO points VALUES (?, ?)"
 
 
@@ -121,7 +120,7 @@ class _Merge:
         point, stored = self._after(point, stored, there and there[1])
         outcome = self._outcome(point, there and there[0])
         self._counts[outcome] += 1
-        if outcome in {"updated", "skipped"} and len(self._conflicts) < _NAMED:
+        if outcome in {"updated", "skipped"} and len(self._conflicts) < NAMED:
             self._conflicts.append(f"{self._map.table}:{point.id}")
         if outcome in {"inserted", "updated"}:
             self._con.execute(f"DELETE FROM points WHERE id IN ({marks})", tuple(keys))  # noqa: S608 - marks
@@ -136,15 +135,10 @@ class _Merge:
             return "inserted"
         if before == point:
             return "same"
-        replaces = self._wanted.conflict == "update" or (
-            self._wanted.conflict == "newer" and later(self._map, point.payload, before.payload)
-        )
-        return "updated" if replaces else "skipped"
+        return "updated" if replaces(self._wanted, self._map, point.payload, before.payload) else "skipped"
 
     def _is_wanted(self, point: Point) -> bool:
-        user = self._map.fields.get("user") or self._map.fields.get("scope")
-        users = self._wanted.users
-        return users is None or (user is not None and str(point.payload.get(user)) in users)
+        return is_of(self._map, point.payload, self._wanted.users)
 
     def _unfit(self, point: Point) -> str:
         """Return why the client would not take a point, "" when it would."""

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from memkeep.engines import qdrant_write
-from memkeep.engines.merging import Counts, FailedRow, Merged, Wanted, later, plain_id
+from memkeep.engines.merging import NAMED, Counts, FailedRow, Merged, Wanted, is_of, plain_id, replaces
 from memkeep.engines.point_rows import together, unfit
 from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 from memkeep.engines.qdrant_http import Server
@@ -19,7 +19,6 @@ from memkeep.errors import StoreError
 from memkeep.model import TableMap
 
 _BATCH = 100  # points a request
-_NAMED = 20  # conflicts that are named
 
 
 class QdrantMerge:
@@ -50,7 +49,7 @@ class QdrantMerge:
                 counts[outcome] += 1
                 if outcome in {"inserted", "updated"}:
                     self._taken.add(point.id)
-                if outcome in {"updated", "skipped"} and len(conflicts) < _NAMED:
+                if outcome in {"updated", "skipped"} and len(conflicts) < NAMED:
                     conflicts.append(f"{map_.table}:{point.id}")
         self.result = Merged(
             tables={map_.table: Counts(**counts)},
@@ -98,11 +97,9 @@ class QdrantMerge:
 
     def _chosen(self) -> Iterator[list[Point]]:
         """Yield the wanted points of the image, in batches."""
-        user = self._map.fields.get("user") or self._map.fields.get("scope")
-        users = self._wanted.users
         waiting: list[Point] = []
         for point in chain.from_iterable(chain.from_iterable(self._streams())):
-            if users is None or (user is not None and str(point.payload.get(user)) in users):
+            if is_of(self._map, point.payload, self._wanted.users):
                 waiting.append(point)
             if len(waiting) == _BATCH:
                 yield waiting
@@ -151,10 +148,7 @@ class QdrantMerge:
         )
         if same and after.payload == before.payload:
             return "same"
-        replaces = self._wanted.conflict == "update" or (
-            self._wanted.conflict == "newer" and later(self._map, point.payload, before.payload)
-        )
-        return "updated" if replaces else "skipped"
+        return "updated" if replaces(self._wanted, self._map, point.payload, before.payload) else "skipped"
 
     def _kept(self, name: str, vector: Vector) -> Vector:
         """Return a vector as the server keeps it."""
