@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from memkeep.engines.chroma import ChromaEngine
+from memkeep.engines.merging import Counts, Merged, Wanted
+from memkeep.engines.postgres import PostgresEngine
+from memkeep.engines.qdrant import QdrantEngine
+from memkeep.engines.qdrant_local import QdrantLocalEngine
+from memkeep.model import Part, Role, TableMap
 from memkeep.testing.postgres import postgres
 from memkeep.testing.qdrant_server import qdrant
 
@@ -152,3 +159,53 @@ def test_a_table_of_mem0s_in_a_server_comes_back(
             connection.execute(f'DROP TABLE "{table}"')
     run("restore", report["id"], "--to", postgres_url)
     assert mem0("tell", "pgvector", where) == told
+
+
+def rows_between(source: Part, target: Part, spread: str = "") -> Merged:
+    """Take the rows of one part into another; `spread` is what a key of the payload is called there."""
+    engines = {"qdrant-local": QdrantLocalEngine(), "qdrant": QdrantEngine(), "postgres": PostgresEngine()}
+    engines |= {"chroma": ChromaEngine()}
+    scratch = Path(tempfile.mkdtemp())
+    with engines[source.engine].freeze(source, Path(source.path), scratch) as opened:
+        rows = [row for batch in opened.rows(source.maps[0]) for row in batch]
+    shutil.rmtree(scratch)
+    own = {"id", "vector"}
+    rows = [{name if name in own else f"{spread}{name}": one for name, one in row.items()} for row in rows]
+    given = {target.maps[0].table: lambda: iter([rows])}
+    with engines[target.engine].merge_rows(target, given, Wanted(conflict="fail")) as one:
+        one.commit()
+        return one.result
+
+
+def part_of(engine: str, path: str, table: str = "mem0") -> Part:
+    map_ = TableMap(collection="memories", table=table, id="id", fields={"text": "data"}, vectors=("vector",))
+    return Part(name="part", engine=engine, role=Role.CANONICAL, path=path, maps=(map_,))
+
+
+def test_mem0_reads_rows_that_came_from_another_of_its_stores(
+    mem0: Callable[..., Any], home: Path, qdrant_url: str, postgres_url: str
+) -> None:
+    local = {"path": str(home / "one"), "collection_name": "mem0", "on_disk": True, **DIMS}
+    told = mem0("make", "qdrant", local)
+    source = part_of("qdrant-local", str(home / "one/collection/mem0/storage.sqlite"))
+    server = {"host": "127.0.0.1", "port": urlsplit(qdrant_url).port, "collection_name": "mem0", "path": None, **DIMS}
+    again = local | {"path": str(home / "two")}
+    table = {"connection_string": postgres_url, "collection_name": "mem0", **DIMS}
+    for provider, where, target, spread in (
+        ("qdrant", server, part_of("qdrant", f"{qdrant_url}/mem0"), ""),
+        ("qdrant", again, part_of("qdrant-local", str(home / "two/collection/mem0/storage.sqlite")), ""),
+        ("pgvector", table, part_of("postgres", postgres_url, "public.mem0"), "payload."),
+    ):
+        assert mem0("tell", provider, where) == [[], []]  # which makes it
+        done = rows_between(source, target, spread)
+        assert (done.tables[target.maps[0].table], done.failed) == (Counts(inserted=11), ())
+        assert mem0("tell", provider, where) == told
+
+
+def test_mem0_reads_rows_in_another_chroma(mem0: Callable[..., Any], home: Path) -> None:
+    one, two = ({"path": str(home / name), "collection_name": "mem0"} for name in ("one", "two"))
+    told = mem0("make", "chroma", one)
+    assert mem0("tell", "chroma", two) == [[], []]
+    done = rows_between(part_of("chroma", one["path"]), part_of("chroma", two["path"]))
+    assert (done.tables["mem0"], done.failed) == (Counts(inserted=11), ())
+    assert mem0("tell", "chroma", two) == told
