@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from memkeep.events import Events as Events
     from memkeep.library import OpenVault as OpenVault
     from memkeep.library import discover as discover
+    from memkeep.library import export_store as export_store
     from memkeep.library import init_vault as init_vault
     from memkeep.library import open_vault as open_vault
     from memkeep.library import restore_file as restore_file
+    from memkeep.library import verify_export as verify_export
     from memkeep.model import Finding as Finding
     from memkeep.model import Omission as Omission
     from memkeep.model import Rung as Rung
@@ -32,9 +34,11 @@ _HOMES = {
     "Severity": "memkeep.model",
     "Store": "memkeep.model",
     "discover": "memkeep.library",
+    "export_store": "memkeep.library",
     "init_vault": "memkeep.library",
     "open_vault": "memkeep.library",
     "restore_file": "memkeep.library",
+    "verify_export": "memkeep.library",
 }
 
 __all__ = [
@@ -49,9 +53,11 @@ __all__ = [
     "__version__",
     "discover",
     "errors",
+    "export_store",
     "init_vault",
     "open_vault",
     "restore_file",
+    "verify_export",
 ]
 
 

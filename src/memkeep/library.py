@@ -25,6 +25,8 @@ from memkeep.ops.backup import BackupResult, Secrets
 from memkeep.ops.copy import CopyResult
 from memkeep.ops.diff import DiffResult
 from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
+from memkeep.ops.export import ExportResult
+from memkeep.ops.exported import VerifiedExport
 from memkeep.ops.forget import ForgetResult
 from memkeep.ops.history import HistoryResult
 from memkeep.ops.open import Ask, InitResult
@@ -219,6 +221,32 @@ class OpenVault:
         lock = Lock(recipients=tuple(recipients), passphrase=passphrase)
         return pack(self._vault, snapshot, Path(file), secrets=secrets, lock=lock, events=events)
 
+    def export(
+        self,
+        snapshot: str,
+        folder: Place,
+        *,
+        format: str = "json",
+        user: str | None = None,
+        scope: str | None = None,
+        since: str | None = None,
+        vectors: bool = True,
+        redact: bool | None = None,
+        git: bool = False,
+        push: bool = False,
+        dry_run: bool = False,
+        events: Events = SILENT,
+    ) -> ExportResult:
+        """Write the records of a snapshot, or of a live store, as open files; `redact`: None is yes with `git`."""
+        from memkeep.ops.export import export
+        from memkeep.ops.records import Filters, of
+
+        filters = Filters(user=user, scope=scope, since=since, vectors=vectors)
+        with of(self._vault, snapshot, config=self._config, filters=filters, events=events) as source:
+            return export(
+                source, Path(folder), format, redact=redact, git=git, push=push, dry_run=dry_run, events=events
+            )
+
     def prune(self, *, grace: timedelta | None = None, dry_run: bool = False, events: Events = SILENT) -> PruneResult:
         """Give back the space of what no snapshot needs any more; the default grace fits the kind of storage."""
         from memkeep.ops.prune import prune
@@ -306,6 +334,38 @@ def restore_file(
 
     unlock = Unlock(identities=tuple(map(Path, identities)), passphrase=passphrase)
     return restore_file(Path(file), to=fspath(to), parts=parts, unlock=unlock, dry_run=dry_run, events=events)
+
+
+def export_store(
+    store: Place,
+    folder: Place,
+    *,
+    format: str = "json",
+    user: str | None = None,
+    scope: str | None = None,
+    since: str | None = None,
+    vectors: bool = True,
+    redact: bool | None = None,
+    git: bool = False,
+    push: bool = False,
+    dry_run: bool = False,
+    config: Config | None = None,
+    events: Events = SILENT,
+) -> ExportResult:
+    """Write the records of a live store, which is only read, as open files; no vault is needed."""
+    from memkeep.ops.export import export
+    from memkeep.ops.records import Filters, of_store, store_at
+
+    filters = Filters(user=user, scope=scope, since=since, vectors=vectors)
+    with of_store(store_at(fspath(store), config), filters=filters, events=events) as source:
+        return export(source, Path(folder), format, redact=redact, git=git, push=push, dry_run=dry_run, events=events)
+
+
+def verify_export(folder: Place, *, events: Events = SILENT) -> VerifiedExport:
+    """Check an export, every byte and every record; what is wrong is reported, not raised."""
+    from memkeep.ops.exported import verify_export
+
+    return verify_export(Path(folder), events=events)
 
 
 def discover(*paths: Place, config: Config | None = None) -> list[Store]:

@@ -97,6 +97,7 @@ def words_for(verb: str, world: World) -> list[Any]:
         "copy": ["copy", "--to", _mirror(world)],
         "pack": ["pack", "latest", "-o", world.vault.parent / "memory.tar.zst"],
         "estimate": ["estimate", world.store],
+        "export": ["export", "latest", "--format", "json", "-o", world.vault.parent / "export"],
         "forget": ["forget", "--keep-last", "1"],
         "prune": ["prune"],
         "key": ["key", "list"],

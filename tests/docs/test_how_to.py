@@ -10,7 +10,7 @@ from memkeep.config import load
 from memkeep.ops.run import planned
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
-WITH_SERVERS = ("openmemory.md", "server-stores.md", "thanos.md")
+WITH_COMMANDS = ("export.md", "openmemory.md", "server-stores.md", "thanos.md")
 
 
 @pytest.mark.parametrize("page", ["server-stores.md", "thanos.md"])
@@ -33,8 +33,8 @@ def _commands(page: str) -> list[str]:
     return re.findall(r"(?m)^\$ (?:[A-Z_]+=\S+ )*memkeep ([^#\n]+)", (PAGES / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("line", [line for page in WITH_SERVERS for line in _commands(page)])
-def test_the_commands_for_stores_in_servers_can_be_parsed(line: str) -> None:
+@pytest.mark.parametrize("line", [line for page in WITH_COMMANDS for line in _commands(page)])
+def test_the_commands_of_a_page_can_be_parsed(line: str) -> None:
     name, *words = line.split()
     command = root().get_command(None, name)  # type: ignore[arg-type]
     assert command is not None

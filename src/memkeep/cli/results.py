@@ -76,6 +76,8 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.diff import DiffResult
     from memkeep.ops.embed import EmbedResult
     from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
+    from memkeep.ops.export import ExportResult
+    from memkeep.ops.exported import VerifiedExport
     from memkeep.ops.forget import ForgetResult
     from memkeep.ops.history import HistoryResult
     from memkeep.ops.keys import KeyResult
@@ -110,6 +112,8 @@ def result_types() -> dict[str, Any]:
         "audit": AuditResult,
         "restore": RestoreResult,
         "pack": PackResult,
+        "export": ExportResult,
+        "export --verify": VerifiedExport,
         "migrate": MigrateResult,
         "estimate": BackupEstimate,
         "estimate --snapshot": RestoreEstimate,

@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "pack": "Write one snapshot into one file for another machine.",
     },
     "Move": {
+        "export": "Write memories as open files, or check such files.",
         "migrate": "Move memory from any product into any other.",
         "embed": "Make the vectors of a store's texts, the missing ones or all.",
     },

@@ -44,7 +44,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         made = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(target) as staging:
+        with beside(target) as staging:
             yield staging
             staging.rename(target)  # onto an empty folder or nothing; fails on anything else
     except OSError as error:
@@ -58,7 +58,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
+def beside(target: Path) -> Iterator[Path]:
     """Give a folder beside the target, gone at exit unless it was renamed; remove those of killed restores."""
     prefix = f".{target.name}.memkeep-"
     for old in target.parent.iterdir():

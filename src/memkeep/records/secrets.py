@@ -5,6 +5,7 @@ that it does not know, and the ways in which people write a password into a sent
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,13 +79,20 @@ def find(text: str) -> list[Secret]:
     return found
 
 
-def redact(text: str) -> str:
-    """Return a text with each secret replaced by what kind it was; the same text when there is none."""
+def redact(text: str, found: Counter[str] | None = None) -> str:
+    """Return a text with each secret replaced by its mark; the same text when there is none. Kinds are counted."""
     pieces, reached = [], 0
     for secret in find(text):
-        pieces += [text[reached : secret.start], f"[redacted {secret.kind}]"]
+        pieces += [text[reached : secret.start], mark(secret.kind)]
         reached = secret.end
+        if found is not None:
+            found[secret.kind] += 1
     return "".join((*pieces, text[reached:])) if pieces else text
+
+
+def mark(kind: str) -> str:
+    """Return what stands in the place of a secret."""
+    return f"[redacted {kind}]"
 
 
 def _all(text: str) -> Iterator[Secret]:
