@@ -12,7 +12,7 @@ from memkeep.model import TableMap
 from memkeep.records.record import Vector
 from memkeep.records.shape import Row
 
-_BATCH = 256  # rows
+_BATCH = 1024  # rows
 _SIMPLE = frozenset({str, int, bytes, type(None)})
 _ROUNDED = {"f16": "<f2", "f64": "<f8"}
 _DIMS = "dims"  # beside a vector: how many elements it has, by which `sqlite_rows` tells those of 64 bits
