@@ -28,7 +28,7 @@ from memkeep.engines.merging import Wanted
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_edge import Point
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker
-from memkeep.engines.rows import Columns, Rows
+from memkeep.engines.rows import Columns, Rows, no_table
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.engines.sqlite_copy import Stamp, copy_bytes, quiet_stamps, stamps
 from memkeep.errors import StoreError
@@ -259,7 +259,7 @@ class ChromaOpened:
                 for points in Joined(self._held.ask, collection, self._files).records():
                     yield list(map(point_rows.to_row, points))
                 return
-        raise StoreError(f"there is no collection {table.table} in {self._part.name}", hint="memkeep discover")
+        raise no_table(table.table, self._part.name)
 
     def baseline(self) -> Baseline:
         """Return records, digests, facts and probes; after `scan`."""

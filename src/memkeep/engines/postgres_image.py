@@ -16,6 +16,7 @@ from memkeep.engines import postgres_row_values
 from memkeep.engines.postgres_probes import Prober, prober
 from memkeep.engines.postgres_rows import Reading
 from memkeep.engines.postgres_tables import FILE, Table, Tables, decode
+from memkeep.engines.rows import no_table
 from memkeep.errors import StoreError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
@@ -117,7 +118,7 @@ class Image:
                 enums = frozenset(name.rpartition(".")[2].strip('"') for name in words)
                 yield from postgres_row_values.read(one, self._folder / one.folder, enums)
                 return
-        raise StoreError(f"there is no table {table.table} in {self.part.name}", hint="memkeep discover")
+        raise no_table(table.table, self.part.name)
 
     def look_up(self, probes: tuple[Probe, ...]) -> list[Prober]:
         """Return some questions with the vectors that the image has for them. Raises `StoreError`."""

@@ -27,7 +27,7 @@ from memkeep.engines.qdrant_image import CollectionImage, ShardImage
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
 from memkeep.engines.qdrant_rebuild import Rebuilder, Streams, existing
 from memkeep.engines.recall import Answers
-from memkeep.engines.rows import Columns, Rows
+from memkeep.engines.rows import Columns, Rows, no_table
 from memkeep.errors import StoreError, UnsupportedError
 from memkeep.events import Events
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
@@ -280,7 +280,7 @@ class QdrantOpened:
     def rows(self, table: TableMap) -> Iterator[list[Row]]:
         """Yield the points of the collection, those of each shard in the order of their ids. Raises `StoreError`."""
         if table.table != self.image.collection:
-            raise StoreError(f"there is no collection {table.table} in {self._part.name}", hint="memkeep discover")
+            raise no_table(table.table, self._part.name)
         if not qdrant_edge.installed():
             raise UnsupportedError(
                 "a Qdrant collection can't be read without the package qdrant-edge-py",

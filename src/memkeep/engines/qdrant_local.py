@@ -24,7 +24,7 @@ from memkeep.engines.qdrant_edge import Point, Vector
 from memkeep.engines.qdrant_local_merge import QdrantLocalMerge, merging, merging_rows, sizes
 from memkeep.engines.qdrant_local_read import Reading, as_is, keys_of, read_points
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
-from memkeep.engines.rows import Columns, Rows
+from memkeep.engines.rows import Columns, Rows, no_table
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.errors import StoreError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
@@ -148,7 +148,7 @@ class QdrantLocalOpened:
     def rows(self, table: TableMap) -> Iterator[list[Row]]:
         """Yield the points, the newest first; `StoreError` at the end when some can't be read, which names them."""
         if table.table != self._table:
-            raise StoreError(f"there is no collection {table.table} in {self._part.name}", hint="memkeep discover")
+            raise no_table(table.table, self._part.name)
         reading = Reading(as_is)
         for points in reading.points(self._held.ask(_ROWS)):
             yield list(map(point_rows.to_row, points))
