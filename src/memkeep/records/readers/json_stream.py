@@ -6,12 +6,13 @@ one element, and one that is damaged inside its brackets does not hide the next.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from memkeep.errors import FileError
-from memkeep.records.readers.base import Refused
+from memkeep.records.readers.base import Read, Refused
+from memkeep.records.record import Portable
 
 LIMIT = 256 << 20
 """Bytes of one element: more is no record, and would not fit into memory."""
@@ -95,6 +96,28 @@ def parse(data: bytes) -> Any:
         raise ValueError(f"byte {error.start} is not UTF-8") from error
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def portables(
+    found: Iterable[Element | Refused], parsers: Mapping[str, Callable[[Any], Portable]], lone: Collection[str] = ()
+) -> Iterator[Read]:
+    """Yield what the parser of each key makes of its elements, and what was refused; other keys are passed over.
+
+    A parser raises `ValueError` of one sentence. The values of keys in `lone` are no lists but single records.
+    """
+    for each in found:
+        if isinstance(each, Refused):
+            yield each
+        elif each.key in parsers:
+            try:
+                if each.position is None and each.key not in lone:
+                    yield Refused(where=each.where, reason=f"`{each.key}` is no list")
+                    continue
+                made = parsers[each.key](each.value)
+            except ValueError as error:
+                yield Refused(where=each.where, reason=str(error))
+            else:
+                yield made
 
 
 def first_keys(path: Path, count: int) -> dict[str, Any]:

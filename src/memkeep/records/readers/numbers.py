@@ -2,6 +2,7 @@
 
 from typing import Any, get_args
 
+from memkeep.records.formats.objects import f32_of
 from memkeep.records.readers.base import UnfitError
 from memkeep.records.record import Vector, VectorType
 
@@ -18,7 +19,7 @@ def vector(numbers: Any, model: Any = None, type_: Any = "f32") -> Vector:
     if not isinstance(numbers, list) or None in numbers:  # which numpy would take for NaN
         raise UnfitError("an embedding is no list of numbers")
     try:
-        data = np.array(numbers, DENSE[type_])
+        data = np.frombuffer(f32_of(numbers), "<f4") if type_ == "f32" else np.array(numbers, DENSE[type_])
     except (ValueError, TypeError, OverflowError) as error:
         raise UnfitError(f"an embedding is no list of numbers: {error}") from error
     if data.ndim != 1:

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from memkeep.model import TableMap
-from memkeep.records.readers.base import Read, Refused, UnfitError
-from memkeep.records.readers.json_stream import elements, first_keys
+from memkeep.records.readers.base import Read, UnfitError
+from memkeep.records.readers.json_stream import elements, first_keys, portables
 from memkeep.records.readers.numbers import vector
 from memkeep.records.record import Portable, Record, Relationship
 from memkeep.records.shape import Mapper, Shape
@@ -63,16 +63,8 @@ def fits(path: Path) -> bool:
 
 def read(path: Path) -> Iterator[Read]:
     """Yield cells, scenes, and what memkeep put beside them."""
-    for each in elements(_file(path)):
-        if isinstance(each, Refused):
-            yield each
-        elif each.position is not None and each.key in _READ:
-            try:
-                yield _READ[each.key](each.value)
-            except ValueError as error:
-                yield Refused(where=each.where, reason=str(error))
-        elif each.key in ("cells", "scenes"):
-            yield Refused(where=each.where, reason=f"`{each.key}` is no list")
+    parsers = {"cells": _cell, "scenes": _scene, RECORDS: _record, RELATIONSHIPS: _relationship}
+    return portables(elements(_file(path)), parsers)
 
 
 def portable(said: dict[str, Any], mapper: Mapper) -> Record:
@@ -116,6 +108,3 @@ def _record(said: Any) -> Portable:
 
 def _relationship(said: Any) -> Portable:
     return from_object(said, Relationship)
-
-
-_READ = {"cells": _cell, "scenes": _scene, RECORDS: _record, RELATIONSHIPS: _relationship}
