@@ -92,6 +92,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.search import SearchResult
     from memkeep.ops.snapshots import ShowResult, SnapshotList
     from memkeep.ops.status import StatusResult
+    from memkeep.ops.vectors import VectorsReport
 
     return {
         "init": InitResult,
@@ -101,6 +102,7 @@ def result_types() -> dict[str, Any]:
         "schedule": ScheduleResult,
         "verify": Verified,
         "verify --all": VerifiedAll,
+        "verify --vectors": VectorsReport,
         "repair": RepairResult,
         "copy": CopyResult,
         "discover": Discovered,

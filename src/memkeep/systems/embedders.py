@@ -32,9 +32,9 @@ def usual(system: str) -> tuple[str, str] | None:
     return _USUAL.get(system)
 
 
-def model_columns(system: str) -> Sequence[ModelColumn]:
+def model_columns(system: str) -> tuple[ModelColumn, ...]:
     """Return the columns that name a model."""
-    return [ModelColumn(collection="facts", column="embedding_model")] if system == openclaw_hybrid.name else []
+    return (ModelColumn(collection="facts", column="embedding_model"),) if system == openclaw_hybrid.name else ()
 
 
 def model_rows(system: str, provider: str, model: str, now: int) -> Sequence[ModelRow]:
