@@ -62,7 +62,7 @@ class PostgresRows:
         laying = _Laying(map_, targets, key)
         laying.fill(connection, into, rows)
         pair = Pair(map_, into, f"{quote(schema)}.{quote(name)}", tuple(laying.cells()), key)
-        failed = [*laying.failed, *_cast(connection, pair, targets)]
+        failed = [*laying.failed, *_cast(connection, pair, targets), *_repeated(connection, pair)]
         lost = sorted(laying.lost)
         left = (f"{map_.table} has no column {', '.join(lost)}: left out",) if lost else ()
         return Laid(pair, left, tuple(failed))
@@ -110,7 +110,6 @@ class _Laying:
         self._map = map_
         self._targets = targets
         self._key = key
-        self._taken: set[tuple[Any, ...]] = set()
         self._places: dict[str, tuple[int, str] | None] = {
             one.column.name: (place, "") for place, one in enumerate(targets)
         }
@@ -141,7 +140,7 @@ class _Laying:
         """Yield the columns that some row has."""
         for place, one in enumerate(self._targets):
             name = one.column.name
-            if any(has[place] != _ABSENT for has in self._had) and (
+            if (name in self._key or any(has[place] != _ABSENT for has in self._had)) and (
                 name != self._map.id or not self._map.unique or name in self._map.unique
             ):
                 yield self._cell(place, one)
@@ -202,10 +201,6 @@ class _Laying:
             fields[place] = _NULL if value is None else _field(self._encoded(place, value))
         for place, held in objects.items():
             fields[place] = _field(self._encoded(place, held))
-        spelled = tuple(map(str, named))
-        if spelled in self._taken:
-            raise ValueError("a row before it has the same id")
-        self._taken.add(spelled)
         return fields, "".join(has)
 
     def _encoded(self, place: int, value: Any) -> bytes:
@@ -244,6 +239,18 @@ def _cast(connection: "Connection", pair: Pair, targets: list[_Target]) -> list[
     _, failed = attempt(connection, pair.map.table, statement, list(names), names)
     connection.execute(f"DELETE FROM {pair.image} WHERE memkeep_row = ANY(%s)", [list(failed)])
     return [*failed.values()]
+
+
+def _repeated(connection: "Connection", pair: Pair) -> list[FailedRow]:
+    """Take out the rows whose key came before, and return them."""
+    values = [cell.value for cell in pair.cells if cell.name in pair.key]
+    known = " AND ".join(f"{value} IS NOT NULL" for value in values)
+    found = connection.execute(
+        f"WITH again AS (SELECT i.memkeep_row, row_number() OVER (PARTITION BY {', '.join(values)} "
+        f"ORDER BY i.memkeep_row) AS time FROM {pair.image} i WHERE {known}) DELETE FROM {pair.image} i USING again a "
+        f"WHERE i.memkeep_row = a.memkeep_row AND a.time > 1 RETURNING {pair.name}"
+    ).fetchall()
+    return [FailedRow(table=pair.map.table, id=row[0], reason="a row before it has the same id") for row in found]
 
 
 def _kind(target: _Target) -> str:

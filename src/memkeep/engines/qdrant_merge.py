@@ -61,6 +61,7 @@ class QdrantMerge:
     def commit(self) -> None:
         """Write the points."""
         done: list[tuple[list[Point], dict[int | str, Point]]] = []
+        missing = len(self._taken)
         try:
             for batch in self._chosen():
                 points = [point for point in batch if point.id in self._taken]
@@ -69,6 +70,9 @@ class QdrantMerge:
                     done.append((points, before))
                     after = [self.after(point, before.get(point.id)) for point in points]
                     qdrant_write.put(self._server, [after], None)
+                    missing -= len(points)
+            if missing:
+                raise StoreError(f"{missing} of them were not there any more when they were read again")  # noqa: TRY301
         except StoreError as error:
             try:
                 for points, before in reversed(done):

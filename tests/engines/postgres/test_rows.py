@@ -16,7 +16,7 @@ from memkeep.errors import StoreError
 from memkeep.model import Part, TableMap
 from memkeep.records.record import Vector
 from memkeep.records.shape import Row
-from memkeep.testing.postgres import postgres
+from memkeep.testing.postgres import PostgresServer, postgres
 
 ODD = TableMap(collection="odd", table="public.odd", id="id")
 # Column, its type, a value as SQL says it, and what a row has.
@@ -200,7 +200,7 @@ GOOD = {"id": IDS[1], "text": "good", "v": f32(1, 2)}
         ({"id": None, "text": "a"}, "it has no id"),
         ({"text": "a"}, "it has no id"),
         ({"id": IDS[1], "text": "a"}, "a row before it has the same id"),
-        ({"id": IDS[1].upper(), "text": "a"}, "unique"),
+        ({"id": IDS[1].upper(), "text": "a"}, "a row before it has the same id"),
         ({"id": IDS[2]}, "null value"),
         ({"id": IDS[2], "text": "much too long"}, "too long"),
         ({"id": IDS[2], "text": "a\0"}, "NUL"),
@@ -298,6 +298,7 @@ def test_only_one_users_rows_go_in_and_nothing_is_there_without_commit(database:
         assert one.result.tables == {THINGS.table: Counts(inserted=2)}
         assert one.result.left == ("public.other is left out: the store has no such table",)
     assert database.run("SELECT * FROM things") == []
+    assert merged(things, []).tables == {THINGS.table: Counts()}
     gone = database.part(ODD)
     assert merged(gone, rows).left == ("public.odd is left as it is: it has no id",)
 
@@ -318,6 +319,16 @@ def test_a_server_that_is_gone_in_the_middle_leaves_nothing(tmp_path: Path) -> N
         ):
             one.commit()
         assert told.value.code == "store_unreachable"
+
+
+def test_an_older_server_takes_rows_too(old_server: PostgresServer, tmp_path: Path) -> None:
+    with new_database(old_server) as one, new_database(old_server) as two:
+        one.fill(20)
+        two.run("CREATE TABLE memories (id uuid PRIMARY KEY, vector vector(64), payload jsonb)")
+        rows = both(one.part(MEMORIES), MEMORIES, tmp_path)
+        assert merged(two.part(MEMORIES), rows).tables == {MEMORIES.table: Counts(inserted=20)}
+        asked = "SELECT id::text, vector::text, payload::text FROM memories ORDER BY id"
+        assert two.run(asked) == one.run(asked)
 
 
 def test_columns_are_those_of_the_table(database: Database, things: Part) -> None:

@@ -203,6 +203,20 @@ def test_rows_are_taken_back_when_the_server_fails_in_the_middle(
     assert client.points(name) == before
 
 
+def test_rows_that_can_be_read_only_once_do_not_go_in(
+    client: Client, engine: QdrantEngine, part: Callable[..., Part]
+) -> None:
+    name = client.make(2)
+    once = iter([[GOOD], [GOOD | {"id": 2}]])
+    with (
+        engine.merge_rows(part(name), {name: lambda: once}, Wanted(conflict="skip")) as one,
+        pytest.raises(StoreError, match="2 of them were not there any more"),
+    ):
+        one.commit()
+    assert client.points(name) == {}
+    assert merged(engine, part(name), []).tables == {name: Counts()}
+
+
 def test_a_killed_server_is_said_to_have_only_some_of_them(
     engine: QdrantEngine, part: Callable[..., Part], tmp_path: Path
 ) -> None:
