@@ -20,6 +20,7 @@ from memkeep.config import Config, Retention, load, vault_settings
 from memkeep.engines.merging import Conflict
 from memkeep.events import SILENT, Events
 from memkeep.model import Rung, Store
+from memkeep.ops.apply import ApplyResult
 from memkeep.ops.audit import AuditResult
 from memkeep.ops.backup import BackupResult, Secrets
 from memkeep.ops.copy import CopyResult
@@ -272,12 +273,37 @@ class OpenVault:
         return search(self._vault, text, snapshot=snapshot)
 
     def audit(
-        self, name: Place = "latest", *, categories: Sequence[str] = (), limit: int = 5, events: Events = SILENT
+        self,
+        name: Place = "latest",
+        *,
+        categories: Sequence[str] = (),
+        limit: int = 5,
+        ask_hosts: bool = False,
+        plan: Place | None = None,
+        events: Events = SILENT,
     ) -> AuditResult:
-        """Look through a snapshot or a live store for what should not be there; nothing is changed."""
+        """Look through a snapshot or a live store for what should not be there; nothing is changed.
+
+        `plan` is a new file that proposes what to do about it.
+        """
         from memkeep.ops.audit import audit
 
-        return audit(self._vault, fspath(name), categories=categories, limit=limit, config=self._config, events=events)
+        return audit(
+            self._vault,
+            fspath(name),
+            categories=categories,
+            limit=limit,
+            ask_hosts=ask_hosts,
+            plan=Path(plan) if plan is not None else None,
+            config=self._config,
+            events=events,
+        )
+
+    def apply(self, plan: Place, *, dry_run: bool = False, events: Events = SILENT) -> ApplyResult:
+        """Delete what a plan says, all of it or nothing, after a snapshot; the result says how to undo it."""
+        from memkeep.ops.apply import apply
+
+        return apply(self._vault, Path(plan), dry_run=dry_run, config=self._config, events=events)
 
     def forget(
         self,

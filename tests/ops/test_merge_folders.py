@@ -84,9 +84,9 @@ def test_a_part_that_takes_nothing_after_another_was_merged_says_what_is_so(
         raise StoreError("the disk is full", hint="df -h")
 
     monkeypatch.setattr(SqliteMerging, "commit", refuses)
-    with pytest.raises(StoreError, match=r"facts\.db took nothing: the disk is full") as caught:
+    with pytest.raises(StoreError, match=r"facts\.db was not changed: the disk is full") as caught:
         vault.restore_into(store, first)
-    assert "facts.lance had been merged already" in caught.value.unchanged
+    assert "facts.lance had been changed already" in caught.value.unchanged
     assert caught.value.hint.startswith("memkeep restore ")
     assert lance.dataset(str(store / "facts.lance")).count_rows() == 1
 

@@ -69,6 +69,7 @@ def store_row(store: Store) -> StoreRow:
 
 def result_types() -> dict[str, Any]:
     """Return the type of each verb's result. Fields are only ever added to these; anything else is a new schema."""
+    from memkeep.ops.apply import ApplyResult
     from memkeep.ops.audit import AuditResult
     from memkeep.ops.backup import BackupResult
     from memkeep.ops.copy import CopyResult
@@ -112,6 +113,7 @@ def result_types() -> dict[str, Any]:
         "history": HistoryResult,
         "search": SearchResult,
         "audit": AuditResult,
+        "apply": ApplyResult,
         "restore": RestoreResult,
         "pack": PackResult,
         "export": ExportResult,

@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "embed": "Make the vectors of a store's texts, the missing ones or all.",
     },
     "Tidy": {
+        "apply": "Delete the memories that a plan of `memkeep audit` names.",
         "forget": "Forget snapshots that no rule keeps, or those that are named.",
         "prune": "Give back the space of what no snapshot needs any more.",
         "key": "Manage what opens the vault: its passwords and its recovery key.",

@@ -7,7 +7,7 @@ put back; with the `lance` package (the format's own library, not `lancedb`) the
 
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ from memkeep.engines.lance_inspect import LanceInspection, inspect
 from memkeep.engines.lance_pin import Pin
 from memkeep.engines.lance_read import RESTORE, Reader, installed, load
 from memkeep.engines.merging import Wanted, left_out
-from memkeep.engines.rows import Columns, Rows, no_table
+from memkeep.engines.rows import Columns, Gone, Rows, no_table
 from memkeep.errors import StoreError, UnsupportedError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
 from memkeep.records.groups import Group
 from memkeep.records.shape import Row
 
 if TYPE_CHECKING:
+    from memkeep.engines.lance_delete import LanceDelete
     from memkeep.engines.lance_merge import LanceMerge
 
 __all__ = ["LanceEngine", "LanceInspection", "LanceOpened", "inspect"]
@@ -85,6 +86,13 @@ class LanceEngine:
             given.left.update(dict.fromkeys(left_out(rows, (map_,))))
             one.take(given.fitted(rows[map_.table]() if map_.table in rows else (), one.has), given.left)
             yield one
+
+    @contextmanager
+    def delete_rows(self, live: Part, gone: Sequence[Gone]) -> "Iterator[LanceDelete]":
+        """Delete rows of the live table."""
+        from memkeep.engines.lance_delete import LanceDelete
+
+        yield LanceDelete(Path(live.path), gone)
 
     def count(self, part: Part, table: str) -> int | None:
         """Count the rows of the table by its manifest."""

@@ -67,7 +67,7 @@ class LanceMerge:
         if missing := self._missing():
             self.result = Merged(left=(*left, f"{self._map.table} is left as it is: {missing}"))
             return
-        with _meant(self._live, "can't be read"):
+        with meant(self._live, "can't be read"):
             key = self._table.to_table([self._map.id]).column(0)
             self._place = {one: at for at, one in enumerate(key.to_pylist())}
         try:
@@ -95,7 +95,7 @@ class LanceMerge:
 
         if not self._counts["inserted"] + self._counts["updated"]:
             return
-        with pa.memory_map(str(self._aside)) as file, _meant(self._live, "could not be written"):
+        with pa.memory_map(str(self._aside)) as file, meant(self._live, "could not be written"):
             waiting = pa.ipc.open_file(file)
             batches = (waiting.get_batch(number) for number in range(waiting.num_record_batches))
             reader = pa.RecordBatchReader.from_batches(self.schema, batches)
@@ -217,7 +217,7 @@ def dataset(folder: Path) -> Any:
         raise UnsupportedError(
             "rows can't be merged into a LanceDB table without the package pylance", hint="pip install 'memkeep[lance]'"
         )
-    with _meant(folder, "can't be opened"):
+    with meant(folder, "can't be opened"):
         return library.dataset(str(folder))
 
 
@@ -232,7 +232,7 @@ def stored(folder: Path, live: "pa.Schema") -> tuple[Iterator[Fitted], tuple[str
         scanner = table.scanner(columns=names, batch_size=_BATCH, batch_readahead=1, fragment_readahead=1)
         found = scanner.to_batches()
         while True:
-            with _meant(folder, "can't be read"):
+            with meant(folder, "can't be read"):
                 batch = next(found, None)
             if batch is None:
                 return
@@ -279,7 +279,7 @@ def _whole_column(rows: Any, name: str) -> "pa.Array":
 
 
 @contextmanager
-def _meant(folder: Path, what: str) -> Iterator[None]:
+def meant(folder: Path, what: str) -> Iterator[None]:
     """Say what the library's errors mean; it raises every kind, and Rust's panics are no `Exception`."""
     try:
         yield

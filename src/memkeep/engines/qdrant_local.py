@@ -21,10 +21,17 @@ from memkeep.engines.base import ServerTable
 from memkeep.engines.merging import Wanted, left_out
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_edge import Point, Vector
-from memkeep.engines.qdrant_local_merge import QdrantLocalMerge, merging, merging_rows, sizes
+from memkeep.engines.qdrant_local_merge import (
+    QdrantLocalDelete,
+    QdrantLocalMerge,
+    deleting,
+    merging,
+    merging_rows,
+    sizes,
+)
 from memkeep.engines.qdrant_local_read import Reading, as_is, keys_of, read_points
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
-from memkeep.engines.rows import Columns, Rows, no_table
+from memkeep.engines.rows import Columns, Gone, Rows, no_table
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.errors import StoreError
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
@@ -88,6 +95,12 @@ class QdrantLocalEngine:
         map_ = _map(live)
         with merging_rows(Path(live.path), rows.get(map_.table, lambda: iter(())), map_, wanted) as one:
             one.result = msgspec.structs.replace(one.result, left=left_out(rows, (map_,)))
+            yield one
+
+    @contextmanager
+    def delete_rows(self, live: Part, gone: Sequence[Gone]) -> Iterator[QdrantLocalDelete]:
+        """Delete points of the live collection."""
+        with deleting(Path(live.path), gone) as one:
             yield one
 
     def count(self, part: Part, table: str) -> int | None:

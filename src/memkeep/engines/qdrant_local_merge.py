@@ -7,7 +7,7 @@ A row of an image goes in as it is, pickle and all, once it was read as plain da
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from memkeep.engines.merging import NAMED, Counts, FailedRow, Merged, Wanted, is
 from memkeep.engines.pickles import Floats, PickleError
 from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 from memkeep.engines.qdrant_local_read import POINT, SPARSE, Reading, Stored, attributes, key_of
-from memkeep.engines.rows import Rows
+from memkeep.engines.rows import Deleted, Gone, Rows
 from memkeep.engines.sqlite_sql import connect, query
 from memkeep.errors import RefusedError, StoreError
 from memkeep.model import TableMap
@@ -57,6 +57,43 @@ def merging_rows(live: Path, rows: Rows, map_: TableMap, wanted: Wanted) -> Iter
     """Merge rows into a live collection. Raises as `_open` does."""
     with _open(live) as con:
         yield QdrantLocalMerge(con, _Rows(con, sizes(live), map_, wanted).take_rows(rows))
+
+
+class QdrantLocalDelete:
+    """A deletion in an open transaction."""
+
+    def __init__(self, con: "apsw.Connection", table: str, gone: Sequence[Gone]) -> None:
+        """Delete the points that are named by their ids."""
+        self._con = con
+        named = [one for one in gone if one.table == table]
+        spelled = {name for one in named if one.spelled for name in one.ids}
+        plain = {name for one in named if not one.spelled for name in one.ids}
+        rows: list[int] = []
+        ids = set()
+        for row in con.cursor().execute("SELECT rowid, id, point FROM points"):
+            # One by one: an older row of a point, which the newer one hides, must not come to light again.
+            for point, stored in next(Reading().stored([[row]])):
+                if str(point.id) in spelled or plain_id(point.id) in plain:
+                    rows.append(stored.row)
+                    ids.add(point.id)
+        con.executemany("DELETE FROM points WHERE rowid = ?", ((row,) for row in rows))
+        self.result = Deleted(tables={table: len(ids)} if named else {})
+
+    def commit(self) -> None:
+        """Make it last."""
+        import apsw
+
+        try:
+            self._con.execute("COMMIT")
+        except apsw.Error as error:
+            raise StoreError(f"the points were not deleted: {error}", hint="df -h") from error
+
+
+@contextmanager
+def deleting(live: Path, gone: Sequence[Gone]) -> Iterator[QdrantLocalDelete]:
+    """Delete points of a live collection. Raises as `_open` does."""
+    with _open(live) as con:
+        yield QdrantLocalDelete(con, live.parent.name, gone)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ its payload, and `vector` or `vector.<name>`; of a note `path`, `text`, `modifie
 `records.record.Vector`, NULL is None; text that is no good UTF-8 is decoded with `surrogateescape`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
@@ -55,6 +55,45 @@ class RowEngine(Protocol):
 
         A column that a row does not have is left to the table's default when it is inserted, and as it is when the
         row is updated. Rows are the same when all columns that they have are.
+        """
+        ...
+
+
+class Gone(Value, kw_only=True):
+    """Rows of one table that are to go: those of which one of the columns names one of the ids."""
+
+    table: str
+    columns: tuple[str, ...]
+    ids: tuple[str, ...]
+    spelled: bool = True  # ids as a record has them; else as `merging.plain_id` gives them, for other parts' spellings
+
+
+class Deleted(Value, kw_only=True):
+    """How many rows a deletion takes."""
+
+    tables: dict[str, int] = {}  # of the tables that were named
+    beside: dict[str, int] = {}  # of others: what the database's own keys take along, and full-text tables
+
+
+class Deleting(Protocol):
+    """A deletion that is not yet made to last."""
+
+    result: Deleted
+
+    def commit(self) -> None:
+        """Make it last. Raises `StoreError` when the live part no longer takes it; then nothing has changed."""
+        ...
+
+
+@runtime_checkable
+class RowDeleter(Protocol):
+    """An engine whose live parts let go of rows."""
+
+    def delete_rows(self, live: Part, gone: Sequence[Gone]) -> AbstractContextManager[Deleting]:
+        """Find out what goes, and delete it as far as that can be undone; without `commit` nothing has changed.
+
+        Nobody else can change these rows meanwhile where the engine has locks for it. A table that is not there has
+        nothing to lose. Raises `StoreError` when the live part can't be written.
         """
         ...
 

@@ -14,7 +14,7 @@ import msgspec
 
 from memkeep.engines import sqlite_given, sqlite_rows
 from memkeep.engines.merging import Merged, Wanted, left_out
-from memkeep.engines.rows import Columns, Rows
+from memkeep.engines.rows import Columns, Deleted, Gone, Rows
 from memkeep.engines.sqlite_inspect import Inspection
 from memkeep.engines.sqlite_link import Child
 from memkeep.engines.sqlite_sql import PATIENCE, literal, quote
@@ -123,6 +123,18 @@ class SqliteMerging:
         self._child.call("commit")
 
 
+class SqliteDeleting:
+    """A deletion in an open transaction of the child process."""
+
+    def __init__(self, child: Child, result: Deleted) -> None:
+        self.result = result
+        self._child = child
+
+    def commit(self) -> None:
+        """Make it last."""
+        self._child.call("commit")
+
+
 class SqliteEngine:
     """Freezes, opens and counts SQLite databases. See `engines.base.Engine`."""
 
@@ -195,6 +207,13 @@ class SqliteEngine:
             failed = (*(row for one in given for row in one.failed), *done.failed)
             told = (*left, *(said for one in given for said in one.left), *done.left)
             yield SqliteMerging(child, msgspec.structs.replace(done, failed=failed, left=told))
+
+    @contextmanager
+    def delete_rows(self, live: Part, gone: Sequence[Gone]) -> Iterator["SqliteDeleting"]:
+        """Delete rows of the live database; see `sqlite_delete`."""
+        with Child() as child:
+            done = child.call("delete", live=_bytes(Path(live.path)), gone=list(gone), patience=self._patience)
+            yield SqliteDeleting(child, msgspec.convert(done, Deleted))
 
     def count(self, part: Part, table: str) -> int | None:
         """Count the rows of a live table; None when it can't be read."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memkeep.engines.merging import Merged
+    from memkeep.engines.rows import Deleted
+    from memkeep.engines.sqlite_delete import SqliteDelete
     from memkeep.engines.sqlite_merge import SqliteMerge
 
 _LOOK_MS = 500
@@ -46,6 +48,7 @@ class _Child:
         self._name = ""
         self._maps: list[TableMap] = []
         self._merging: SqliteMerge
+        self._writing: SqliteMerge | SqliteDelete
         self._stopped: set[int] = set()
         self._work: queue.SimpleQueue[tuple[int, str, dict[str, Any]]] = queue.SimpleQueue()
         self._streams: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
@@ -85,7 +88,8 @@ class _Child:
             "merge_rows": self._begin_merge,
             "put": lambda _, table, runs: self._merging.take(table, runs),
             "merged": lambda _: self._merging.result,
-            "commit": lambda _: self._merging.commit(),
+            "delete": self._delete,
+            "commit": lambda _: self._writing.commit(),
         }
         while True:
             number, op, arguments = self._work.get()
@@ -187,7 +191,7 @@ class _Child:
 
         there = self._begin(live, maps)
         here = Path(os.fsdecode(image))
-        self._merging = SqliteMerge(there, self._maps, msgspec.convert(wanted, Wanted), patience, here)
+        self._merging = self._writing = SqliteMerge(there, self._maps, msgspec.convert(wanted, Wanted), patience, here)
         self._merging.take_image()
         return self._merging.result
 
@@ -198,8 +202,17 @@ class _Child:
         from memkeep.engines.sqlite_merge import SqliteMerge
 
         there = self._begin(live, maps)
-        self._merging = SqliteMerge(there, self._maps, msgspec.convert(wanted, Wanted), patience)
+        self._merging = self._writing = SqliteMerge(there, self._maps, msgspec.convert(wanted, Wanted), patience)
         return self._merging.columns()
+
+    def _delete(self, _: int, *, live: bytes, gone: list[Any], patience: float) -> "Deleted":
+        from memkeep.engines.rows import Gone
+        from memkeep.engines.sqlite_delete import SqliteDelete
+
+        there = self._begin(live, [])
+        self._writing = SqliteDelete(there, patience)
+        self._writing.delete(msgspec.convert(gone, list[Gone]))
+        return self._writing.result
 
     def _inspect(self, number: int, *, asked: list[tuple[bytes, list[str]]], scratch: bytes) -> None:
         from memkeep.engines import sqlite_inspect

@@ -54,6 +54,8 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
     kinds: tuple[AuditKind, ...]
     unchecked: tuple[str, ...]  # what could not be looked at, one sentence each
     omitted: tuple[str, ...]  # what of the store could not be read
+    plan: str | None = None  # the file that was written
+    planned: int | None = None  # its lines
 
 
 class Audited(NamedTuple):
@@ -100,14 +102,22 @@ def audit(
     categories: Sequence[str] = (),
     limit: int = EXAMPLES,
     ask_hosts: bool = False,
+    plan: Path | None = None,
     config: Config | None = None,
     events: Events = SILENT,
 ) -> AuditResult:
-    """Look through a snapshot or a live store (path, URL, name in the settings); only the categories that are given."""
+    """Look through a snapshot or a live store (path, URL, name in the settings); only the categories that are given.
+
+    With `plan` a file is written that proposes what to do, for `apply`; `RefusedError` when it is there already.
+    """
+    from memkeep.ops.plan import write
+
     checks = chosen(categories)
     filters = records.Filters(vectors=any(check.vectors for check in checks), carried=False)
     with records.of(vault, name, config=config, filters=filters, events=events) as source:
-        return look(source, checks, strangers=source.strangers, ask_hosts=ask_hosts, events=events).result(limit)
+        found = look(source, checks, strangers=source.strangers, ask_hosts=ask_hosts, events=events)
+        lines = write(plan, source, found) if plan is not None else None
+        return msgspec.structs.replace(found.result(limit), plan=str(plan) if plan else None, planned=lines)
 
 
 def chosen(categories: Sequence[str]) -> tuple[Check, ...]:

@@ -1,6 +1,7 @@
 """What became of merged rows, and the last step of a merge: all parts make it last, or it is said which did."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -48,8 +49,15 @@ class MergeResult(msgspec.Struct, frozen=True, kw_only=True):
     tables: tuple[TableMerge, ...]
 
 
-def commit_all(done: Done, store: Store, kept: str | None) -> None:
-    """Make all merges last; when one fails, say which had been made to last before."""
+class Lasting(Protocol):
+    """A change of a part that is not yet made to last."""
+
+    def commit(self) -> None:
+        """Make it last."""
+
+
+def commit_all(done: Sequence[tuple[Part, Lasting]], store: Store, kept: str | None) -> None:
+    """Make all changes last; when one fails, say which had been made to last before."""
     lasting: list[str] = []
     for part, one in sorted(done, key=lambda pair: pair[0].engine in TRANSACTIONAL):
         try:
@@ -58,8 +66,8 @@ def commit_all(done: Done, store: Store, kept: str | None) -> None:
             if not lasting or kept is None:
                 raise
             raise StoreError(
-                f"{part.name} took nothing: {error.message}",
-                unchanged=f"{', '.join(lasting)} had been merged already; all as it was is snapshot {kept[:12]}.",
+                f"{part.name} was not changed: {error.message}",
+                unchanged=f"{', '.join(lasting)} had been changed already; all as it was is snapshot {kept[:12]}.",
                 hint=f"memkeep restore {kept[:12]} --in-place --confirm={store.system}",
                 code=error.code,
             ) from error

@@ -25,17 +25,22 @@ CATEGORIES = (
     "--category", type=click.Choice(CATEGORIES), multiple=True, help="Look only for these; may be given again."
 )
 @click.option("--limit", type=click.IntRange(min=0), default=5, show_default=True, help="Examples of each kind.")
+@click.option("--plan", type=click.Path(), metavar="FILE", help="Write what to do about it into a new file, to edit.")
 @click.option(
     "--hosts", is_flag=True, help="Also ask the network whether the hosts that memories name have an address."
 )
-def command(face: Face, *, name: str, category: tuple[str, ...], limit: int, hosts: bool) -> Reply:
+def command(face: Face, *, name: str, category: tuple[str, ...], limit: int, plan: str | None, hosts: bool) -> Reply:
     """Look through memories for what should not be there.
 
     Duplicates in words and in meaning, contradictions, what is outdated or was never recalled, vectors that recall
     can't use, links and vectors of records that are gone, files that are not there, secrets and personal data, and
     signs of poisoning: orders to the agent and hidden text. Changes nothing, and shows no secret. Exits with 4 when it
     found more than what is only worth knowing.
+
+    --plan proposes for each record to delete or to keep it. Look at the file, change it, then `memkeep apply`.
     """
+    from pathlib import Path
+
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import open_vault, settings
     from memkeep.ops.audit import audit, status_of_audit
@@ -44,7 +49,16 @@ def command(face: Face, *, name: str, category: tuple[str, ...], limit: int, hos
     config = settings(face)
     vault = None if is_live(name, config) else open_vault(face, config)
     with listening(face) as events:
-        result = audit(vault, name, categories=category, limit=limit, ask_hosts=hosts, config=config, events=events)
+        result = audit(
+            vault,
+            name,
+            categories=category,
+            limit=limit,
+            ask_hosts=hosts,
+            plan=Path(plan) if plan else None,
+            config=config,
+            events=events,
+        )
     return Reply(result, lambda out: _render(out, result), exit=status_of_audit(result))
 
 
@@ -62,6 +76,11 @@ def _render(out: Printer, result: "AuditResult") -> None:
     clean = sorted(looked - {one.category for one in found})
     if clean:
         out.line("Nothing found of: ", ", ".join(clean))
+    if result.plan:
+        from shlex import quote
+
+        out.line(f"{count(result.planned, 'line')} in {result.plan}: look at each, then")
+        out.next(f"memkeep apply {quote(result.plan)} --dry-run")
 
 
 def _show(out: Printer, one: "AuditKind") -> None:

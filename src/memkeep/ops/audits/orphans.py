@@ -43,6 +43,14 @@ kinds: tuple[Kind, ...] = (
 )
 
 
+def named_by(record: Record) -> list[tuple[str, str]]:
+    """Return which memories a row beside them belongs to: keys and ids; none of what is kept of a memory's past."""
+    if _LASTING.search(record.collection):
+        return []
+    said = ((key, record.metadata.get(key)) for key in _NAMING)
+    return [(key, str(named)) for key, named in said if isinstance(named, str | int) and not isinstance(named, bool)]
+
+
 class _Pass(Pass):
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -53,10 +61,9 @@ class _Pass(Pass):
         self._names.add(plain_id(record.id))
         if record.superseded_by:
             self._name("dangling_reference", record, record.superseded_by, "it was replaced by")
-        if not record.primary and not _LASTING.search(record.collection):
-            for key in _NAMING:
-                if isinstance(named := record.metadata.get(key), str | int) and not isinstance(named, bool):
-                    self._name("orphan_row", record, str(named), f"its {key} is")
+        if not record.primary:
+            for key, named in named_by(record):
+                self._name("orphan_row", record, named, f"its {key} is")
 
     def relationship(self, one: Relationship) -> None:
         for end, named in (("source", one.source), ("target", one.target)):

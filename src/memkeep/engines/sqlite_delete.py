@@ -1,0 +1,125 @@
+"""Delete rows of a live database, in one transaction. Runs in the child process.
+
+What the database's own keys and triggers take along goes too, whether the product turns its foreign keys on or not.
+A full-text table that no trigger fills loses the rows that repeat those that go. What is deleted is overwritten.
+"""
+# ruff: noqa: S608 - names can't be bound; `sqlite_sql.quote` quotes them
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memkeep.engines.rows import Deleted, Gone
+from memkeep.engines.sqlite_sql import connect, query, quote, tables, value, virtual
+from memkeep.errors import StoreError
+
+if TYPE_CHECKING:
+    import apsw
+
+_SPELLED = "CASE typeof({0}) WHEN 'blob' THEN lower(hex({0})) ELSE CAST({0} AS TEXT) END"
+_PLAIN = "replace(lower(" + _SPELLED + "), '-', '')"
+
+
+class SqliteDelete:
+    """One open transaction on the live database."""
+
+    def __init__(self, live: Path, patience: float) -> None:
+        """Begin. Raises `StoreError` when the database can't be written."""
+        self.result = Deleted()
+        self._live = live
+        with self._meant():
+            self._con: apsw.Connection = connect(live, "mode=rw", patience)
+            for pragma in (
+                "temp_store = MEMORY",
+                "secure_delete = ON",
+                "foreign_keys = ON",
+                "cache_spill = OFF",  # others can read what is there until it is made to last
+            ):
+                self._con.execute(f"PRAGMA {pragma}")
+            self._con.execute("BEGIN IMMEDIATE")
+
+    def delete(self, gone: Sequence[Gone]) -> None:
+        """Delete the rows; `result` says how many of which tables. Raises `StoreError`."""
+        with self._meant():
+            columns = {table.name.lower(): [one.lower() for one in table.columns] for table in tables(self._con)}
+            there = [one for one in gone if one.table.lower() in columns]
+            searched = self._searched([one.table for one in there])
+            before = self._counts(searched)
+            self._con.execute("CREATE TEMP TABLE gone (id TEXT PRIMARY KEY) WITHOUT ROWID")
+            for one in there:
+                self._con.execute("DELETE FROM temp.gone")
+                self._con.executemany("INSERT OR IGNORE INTO temp.gone VALUES (?)", ((name,) for name in one.ids))
+                which = _SPELLED if one.spelled else _PLAIN
+                named = [
+                    f"{which.format(quote(each))} IN temp.gone"
+                    for each in one.columns
+                    if each.lower() in (*columns[one.table.lower()], "rowid")
+                ]
+                if not named:
+                    continue
+                where = " OR ".join(named)
+                for search, table in searched.items():
+                    if table == one.table:
+                        self._forget(search, table, where)
+                self._con.execute(f"DELETE FROM main.{quote(one.table)} WHERE {where}")
+            self._con.execute("DROP TABLE temp.gone")
+            after = self._counts(searched)
+        lost = {name: before[name] - after[name] for name in before if before[name] != after[name]}
+        named_tables = dict.fromkeys(one.table for one in there)
+        self.result = Deleted(
+            tables={name: lost.get(name, 0) for name in named_tables},
+            beside={name: number for name, number in lost.items() if name not in named_tables},
+        )
+
+    def commit(self) -> None:
+        """Make it last; `StoreError` when the database refuses, then nothing has changed."""
+        with self._meant():
+            self._con.execute("COMMIT")
+
+    def _searched(self, named: Sequence[str]) -> dict[str, str]:
+        """Return the full-text tables that keep texts of their own and that no trigger fills -> whose rows they repeat.
+
+        Told by their columns, which are all columns of that table too.
+        """
+        found = {}
+        sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%fts5%'"
+        triggers = " ".join(
+            row[0] or "" for row in query(self._con, "SELECT sql FROM sqlite_schema WHERE type = 'trigger'")
+        )
+        for name, said in query(self._con, sql):
+            if "content=" in said.replace(" ", "").lower() or name in triggers:
+                continue
+            columns = self._columns(name)
+            fitting = [table for table in dict.fromkeys(named) if columns and set(columns) <= set(self._columns(table))]
+            if len(fitting) == 1:
+                found[name] = fitting[0]
+        return found
+
+    def _forget(self, search: str, table: str, where: str) -> None:
+        """Delete the rows of a full-text table that repeat rows that will go."""
+        same = " AND ".join(f"t.{quote(one)} IS s.{quote(one)}" for one in self._columns(search))
+        here, there = f"main.{quote(search)}", f"main.{quote(table)}"
+        rows = f"SELECT rowid AS memkeep_row, * FROM {there} WHERE {where}"
+        going = f"SELECT s.rowid FROM {here} s JOIN ({rows}) t ON t.memkeep_row = s.rowid"
+        self._con.execute(f"DELETE FROM {here} WHERE rowid IN ({going} AND {same})")
+
+    def _columns(self, table: str) -> list[str]:
+        return [row[1] for row in query(self._con, f"PRAGMA main.table_xinfo({quote(table)})") if row[6] == 0]
+
+    def _counts(self, searched: Collection[str]) -> dict[str, int]:
+        """Return how many rows each table has; what full-text tables keep for themselves is none."""
+        kept = tuple(f"{name}_" for name in virtual(self._con))
+        names = [one.name for one in tables(self._con) if not one.name.startswith(("sqlite_", *kept))]
+        return {name: int(value(self._con, f"SELECT count(*) FROM main.{quote(name)}")) for name in (*names, *searched)}
+
+    @contextmanager
+    def _meant(self) -> Iterator[None]:
+        """Say what an error means."""
+        import apsw
+
+        try:
+            yield
+        except apsw.Error as error:
+            hint = "df -h" if isinstance(error, apsw.FullError | apsw.IOError) else "stop the agent and run this again"
+            raise StoreError(f"{self._live} could not be written: {error}", hint=hint) from error
