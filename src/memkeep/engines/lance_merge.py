@@ -136,7 +136,7 @@ class LanceMerge:
         if new:
             yield self._whole(rows if len(new) == rows.num_rows else rows.take(pa.array(new)), None)
         if there:
-            with _meant(self._live, "can't be read"):
+            with meant(self._live, "can't be read"):
                 before = self._table.take([place for _, place in there])
             ours = rows.take(pa.array([at for at, _ in there], pa.int64()))
             if updated := self._differ(ours, before.select(rows.schema.names)):
