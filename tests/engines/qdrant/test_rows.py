@@ -90,6 +90,20 @@ def test_rows_go_into_an_empty_collection_value_for_value(
     assert merged(engine, part(other), rows).tables == {other: Counts(same=130)}
 
 
+def test_rows_that_a_server_rounds_are_the_same_when_they_come_again(
+    client: Client, engine: QdrantEngine, part: Callable[..., Part]
+) -> None:
+    name = client.make(**KINDS)
+    third = [1 / 3, 200.7]
+    late = Vector(data=f32(*third * 8).data, type="multi", dims=8)
+    words = Vector(data=struct.pack("<2I2f", 9, 3, *third), type="sparse", dims=2)
+    sizes = {"cosine": 64, "half": 32, "bytes": 16, "far": 48}
+    rows = [{"id": 1, "vector.late": late, "vector.words": words}]
+    rows[0] |= {f"vector.{one}": f32(*third * (size // 2)) for one, size in sizes.items()}
+    assert merged(engine, part(name), rows).tables == {name: Counts(inserted=1)}
+    assert merged(engine, part(name), rows, "update").tables == {name: Counts(same=1)}
+
+
 def equal(row: Row, wanted: Row) -> None:
     """Compare rows; what a server normalises may be rounded once more."""
     assert row.keys() == wanted.keys()
