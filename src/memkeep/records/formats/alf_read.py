@@ -5,7 +5,6 @@ Nothing is unpacked: entries are read where they are, and no more of one than a 
 
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -14,33 +13,32 @@ from memkeep.errors import FileError
 from memkeep.records.formats.alf_record import OURS, from_alf, links_of, moment_of
 from memkeep.records.readers.base import Read, Refused
 from memkeep.records.readers.json_stream import stream_lines
+from memkeep.records.readers.zips import DAMAGED, opened
 from memkeep.records.record import Relationship
 from memkeep.records.wire import from_object
 
 MANIFEST = "manifest.json"
 RELATIONSHIPS = f"raw/{OURS}/relationships.jsonl"
 _LARGEST = 16 << 20  # bytes of a manifest
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError)
 
 
 def fits(path: Path) -> bool:
     """Say whether a file is a zip whose manifest speaks of this format."""
     try:
-        if not path.is_file() or not zipfile.is_zipfile(path):
-            return False
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as archive:
             return "alf_version" in _manifest(archive, path)
-    except (FileError, *_DAMAGED):
+    except (ValueError, FileError):
         return False
 
 
 def read(path: Path) -> Iterator[Read]:
     """Yield records and relationships; raises `FileError` when there is no archive or no manifest."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield from _read(archive, path)
-    except (zipfile.BadZipFile, OSError) as error:
+        archive = opened(path)
+    except ValueError as error:
         raise _no_archive(path, str(error)) from error
+    with archive:
+        yield from _read(archive, path)
 
 
 def _read(archive: zipfile.ZipFile, path: Path) -> Iterator[Read]:
@@ -96,7 +94,7 @@ def _lines(archive: zipfile.ZipFile, entry: str) -> Iterator[tuple[str, Any] | R
                 yield each if isinstance(each, Refused) else (each.where, each.value)
     except KeyError:
         yield Refused(where=entry, reason="the manifest names it, and it is not there")
-    except _DAMAGED as error:
+    except DAMAGED as error:
         yield Refused(where=entry, reason=f"damaged: {error}")
 
 
@@ -105,7 +103,7 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
         with archive.open(MANIFEST) as stream:
             data = stream.read(_LARGEST + 1)
         said = json.loads(data) if len(data) <= _LARGEST else None
-    except (KeyError, ValueError, RecursionError, *_DAMAGED) as error:
+    except (KeyError, ValueError, RecursionError, *DAMAGED) as error:
         raise _no_archive(path, f"{MANIFEST}: {error}") from error
     if not isinstance(said, dict):
         raise _no_archive(path, f"{MANIFEST} is no object")

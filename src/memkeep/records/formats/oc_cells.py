@@ -70,9 +70,14 @@ def is_cell(record: Record) -> bool:
 
 
 def cell(record: Record, number: int, exported: str) -> Said:
-    """Return a memory as a cell; `number` is its id where it has none that the product could have given."""
+    """Return a memory as a cell, with all that the product's keys do not say of it."""
+    return _said(cell_keys(record, number, exported), record, CELLS)
+
+
+def cell_keys(record: Record, number: int, exported: str) -> Cell:
+    """Return the product's keys of a cell; `number` is its id where it has none that the product could have given."""
     row = CELLS.row(record, CELL_COLUMNS)
-    keys = {
+    return {
         "id": row["id"] if _is_whole(row["id"]) else number,
         "scene": _text(row.get("scene")) or SCENE,
         "cell_type": _text(row.get("cell_type")) or "fact",
@@ -84,19 +89,22 @@ def cell(record: Record, number: int, exported: str) -> Said:
         "created_at": _text(row.get("created_at")) or exported,
         "updated_at": _text(row.get("updated_at")) or exported,
     }
-    return _said(keys, record, CELLS)
 
 
 def scene(record: Record, exported: str) -> Said:
-    """Return what is known of a scene."""
+    """Return what is known of a scene, with all that the product's keys do not say."""
+    return _said(scene_keys(record, exported), record, SCENES)
+
+
+def scene_keys(record: Record, exported: str) -> Cell:
+    """Return the product's keys of a scene."""
     row = SCENES.row(record, SCENE_COLUMNS)
-    keys = {
+    return {
         "scene": _text(row.get("scene")),
         "summary": _text(row.get("summary")),
         "cell_count": row.get("cell_count") if _is_whole(row.get("cell_count")) else 0,
         "updated_at": _text(row.get("updated_at")) or exported,
     }
-    return _said(keys, record, SCENES)
 
 
 def exported_at(taken: str) -> str:

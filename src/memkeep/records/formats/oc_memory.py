@@ -43,7 +43,7 @@ def write(source: Source, folder: Path) -> None:
         if oc_cells.is_scene(record):
             scenes += 1
         elif oc_cells.is_cell(record):
-            counts.add(oc_cells.cell(record, number, exported).keys, record)
+            counts.add(oc_cells.cell_keys(record, number, exported), record)
     with (folder / FILE).open("w", encoding="ascii", newline="\n") as out:
         stats = json.dumps(counts.said(scenes), indent=2).replace("\n", "\n  ")
         out.write(f'{{\n  "exported_at": {json.dumps(exported)},\n  "stats": {stats}')

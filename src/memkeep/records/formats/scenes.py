@@ -38,10 +38,10 @@ def write_scenes(source: Source, folder: Path) -> None:
     heaps = Heaps(work)
     for number, record in enumerate(source.records(), 1):
         if oc_cells.is_scene(record):
-            said = oc_cells.scene(record, exported).keys
+            said = oc_cells.scene_keys(record, exported)
             known[said["scene"]] = _Scene(said["summary"], said["updated_at"])
         elif oc_cells.is_cell(record):
-            cell = oc_cells.cell(record, number, exported).keys
+            cell = oc_cells.cell_keys(record, number, exported)
             heaps.add(cell["scene"], _bullet(cell).encode())
     filled = heaps.close()
     scenes = sorted({*known, *filled})

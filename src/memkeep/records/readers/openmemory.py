@@ -11,7 +11,6 @@ container that is UTC and nothing is shifted; of a host in another zone `zone` u
 import gzip
 import json
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from memkeep.model import TableMap
 from memkeep.records import moments
 from memkeep.records.readers.base import Read, Refused, UnfitError
 from memkeep.records.readers.json_stream import Element, portables, stream_elements, stream_lines
+from memkeep.records.readers.zips import DAMAGED, opened
 from memkeep.records.record import Record
 from memkeep.records.shape import Mapper, Shape
 
@@ -43,18 +43,15 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {  # of the export's key: the t
     "status_history": ("memory_status_history", {"text": "new_state", "created_at": "changed_at"}),
     "access_controls": ("access_controls", {"text": "effect", "created_at": "created_at"}),
 }
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError)
 _Undo = Callable[[str], str]
 
 
 def fits(path: Path) -> bool:
     """Say whether a file is a zip with the memories in it."""
     try:
-        if not path.is_file() or not zipfile.is_zipfile(path):
-            return False
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as archive:
             return _entry(archive, WHOLE) is not None or _entry(archive, SHORT) is not None
-    except _DAMAGED:
+    except ValueError:
         return False
 
 
@@ -62,16 +59,17 @@ def read(path: Path, zone: str | None = None) -> Iterator[Read]:
     """Yield what the zip holds; `zone` is that of the host which exported, `America/New_York`, where it was not UTC."""
     undo = _undo(zone)
     try:
-        with zipfile.ZipFile(path) as archive:
-            whole, short = _entry(archive, WHOLE), _entry(archive, SHORT)
-            if whole is not None:
-                yield from _whole(archive, whole, undo)
-            elif short is not None:
-                yield from _short(archive, short, undo)
-            else:
-                raise _no_export(path, f"neither {WHOLE} nor {SHORT} is in it")
-    except (zipfile.BadZipFile, OSError) as error:
+        archive = opened(path)
+    except ValueError as error:
         raise _no_export(path, str(error)) from error
+    with archive:
+        whole, short = _entry(archive, WHOLE), _entry(archive, SHORT)
+        if whole is not None:
+            yield from _whole(archive, whole, undo)
+        elif short is not None:
+            yield from _short(archive, short, undo)
+        else:
+            raise _no_export(path, f"neither {WHOLE} nor {SHORT} is in it")
 
 
 def _entry(archive: zipfile.ZipFile, wanted: str) -> str | None:
@@ -96,7 +94,7 @@ def _short(archive: zipfile.ZipFile, entry: str, undo: _Undo) -> Iterator[Read]:
     try:
         with archive.open(entry) as stream, gzip.open(stream) as plain:
             yield from portables(stream_lines(cast("BinaryIO", plain), entry), {"": partial(_made_short, undo)})
-    except _DAMAGED as error:
+    except DAMAGED as error:
         yield Refused(where=entry, reason=f"damaged: {error}")
 
 
@@ -112,7 +110,7 @@ def _elements(archive: zipfile.ZipFile, entry: str) -> Iterator[Element | Refuse
     try:
         with archive.open(entry) as stream:
             yield from stream_elements(cast("BinaryIO", stream), entry)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         yield Refused(where=entry, reason=f"damaged: {error}")
 
 
