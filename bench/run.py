@@ -28,6 +28,7 @@ from typing import Any
 from lance_days import lance_bench, lance_rows
 from measure import WORKLOAD, Table
 from million_chunks import index_rows, million_chunks
+from record_files import records_bench, records_rows
 from servers import servers_bench, servers_rows
 from sqlite_days import sqlite_bench, sqlite_rows
 
@@ -54,6 +55,8 @@ def report(results: dict[str, Any], args: argparse.Namespace) -> str:
         lance_rows(table, results["lance"])
     if "index" in results:
         index_rows(table, results["index"])
+    if "records" in results:
+        records_rows(table, results["records"])
     bare, ours = startup()
     table.row(
         "`memkeep --help`, ms (beside it the bare interpreter)", "<= 7 x", f"{ours:.0f}", f"({bare:.0f})", ours / bare
@@ -88,7 +91,7 @@ def main() -> None:
     parser.add_argument("--memories", type=int, default=50_000)
     parser.add_argument("--dim", type=int, default=1024)
     parser.add_argument("--days", type=int, default=10)
-    parser.add_argument("--kinds", default="sqlite,lance,index,servers")
+    parser.add_argument("--kinds", default="sqlite,lance,index,records,servers")
     parser.add_argument("--servers", default="qdrant,postgres")
     parser.add_argument("--rows", type=int, default=20_000, help="memories in each server")
     args = parser.parse_args()
@@ -105,6 +108,9 @@ def main() -> None:
         if "index" in args.kinds.split(","):
             print("index ...", flush=True)
             results["index"] = million_chunks(Path(folder) / "index")
+        if "records" in args.kinds.split(","):
+            print("records ...", flush=True)
+            results["records"] = records_bench(Path(folder) / "records", args)
         if "servers" in args.kinds.split(","):
             print("servers ...", flush=True)
             results["servers"] = servers_bench(Path(folder) / "servers", args)
