@@ -62,7 +62,7 @@ def _validate(path: Path) -> None:
     assert counts == memory["record_count"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(records, max_size=3), st.lists(relationships, max_size=2))
 def test_any_record_comes_back_and_is_valid(
     tmp_path_factory: pytest.TempPathFactory, given_records: list[Record], joined: list[Relationship]

@@ -22,7 +22,7 @@ def _written(folder: Path, *made: Any, system: str = "thanos") -> str:
     return (folder / markdown.FILE).read_bytes().decode()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(records, max_size=3), st.lists(relationships, max_size=2))
 def test_any_record_comes_back_but_for_what_was_named_as_lost(
     tmp_path_factory: pytest.TempPathFactory, given_records: list[Record], joined: list[Relationship]

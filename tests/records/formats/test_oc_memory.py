@@ -47,7 +47,7 @@ def _restored(said: dict[str, Any]) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(records, max_size=3), st.lists(relationships, max_size=2))
 def test_any_record_comes_back_and_the_product_can_restore_the_file(
     tmp_path_factory: pytest.TempPathFactory, given_records: list[Record], joined: list[Relationship]
@@ -161,7 +161,10 @@ def test_a_number_that_the_product_can_not_bind_stands_beside(tmp_path: Path, im
 @pytest.mark.parametrize(
     "broken",
     [7, {"id": 1}, {"content": 7}, {"content": "x", "memkeep": 7}, {"content": "x", "memkeep": {"tags": 7}},
-     {"content": "x", "embedding": ["a"]}, {"content": "x", "embedding": [[1]]}],
+     {"content": "x", "embedding": ["a"]}, {"content": "x", "embedding": [[1]]},
+        {"content": "x", "embedding": ["1"]},
+        {"content": "x", "embedding": [True]},
+        {"content": "x", "embedding": [None]}],
 )  # fmt: skip
 def test_a_damaged_cell_does_not_hide_the_others(tmp_path: Path, stores: Path, broken: Any) -> None:
     shutil.copyfile(stores / "oc-memory" / "memory-export" / oc_memory.FILE, tmp_path / oc_memory.FILE)

@@ -17,59 +17,18 @@ from memkeep.records.readers.base import Refused
 from memkeep.records.record import Record, Relationship, Vector
 
 _odd = values | st.sampled_from([[], {}, [[]], [{}], {"": []}])
-_keys = st.sampled_from(
-    [
-        "id",
-        "text",
-        "content",
-        "memory",
-        "payload",
-        "metadata",
-        "vector",
-        "embedding",
-        "source_id",
-        "target_id",
-        "rel_type",
-        "name",
-        "type",
-        "observations",
-        "from",
-        "to",
-        "relationType",
-        "scene",
-        "memkeep",
-        "tags",
-        "timestamp",
-        "state",
-        "created_at",
-        "deleted_at",
-        "category_ids",
-        "raw_source_format",
-        "temporal",
-        "source",
-        "embeddings",
-        "related_records",
-    ]
+_KEYS = (
+    "id text content memory payload metadata vector embedding source_id target_id rel_type name type observations from "
+    "to relationType scene memkeep tags timestamp state created_at deleted_at category_ids raw_source_format temporal "
+    "source embeddings related_records"
 )
+_ARRAYS = (
+    "memories cells scenes results relations relationships memkeep_records memkeep_relationships user apps categories "
+    "memory_categories status_history access_controls"
+)
+_keys = st.sampled_from(_KEYS.split())
 _object = st.dictionaries(_keys, _odd | st.just("x"), max_size=6)
-_arrays = st.sampled_from(
-    [
-        "memories",
-        "cells",
-        "scenes",
-        "results",
-        "relations",
-        "relationships",
-        "memkeep_records",
-        "memkeep_relationships",
-        "user",
-        "apps",
-        "categories",
-        "memory_categories",
-        "status_history",
-        "access_controls",
-    ]
-)
+_arrays = st.sampled_from(_ARRAYS.split())
 _document = st.dictionaries(_arrays, st.lists(_object | _odd, max_size=3) | _odd, max_size=4)
 
 
@@ -83,7 +42,7 @@ def _zip(path: Path, **entries: bytes) -> None:
             archive.writestr(name.replace("__", "/").replace("_dot_", "."), data)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=_document, lines=st.lists(_object | _odd, max_size=3), cut=st.none() | st.integers(0, 400))
 def test_any_values_in_the_right_places_are_read_or_refused(
     tmp_path: Path, document: dict[str, Any], lines: list[Any], cut: int | None

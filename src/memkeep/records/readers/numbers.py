@@ -9,6 +9,8 @@ from memkeep.records.record import Vector, VectorType
 DENSE = {"f16": "<f2", "f32": "<f4", "f64": "<f8"}
 """The vectors that are a row of numbers, and how they lie in memory."""
 
+_NUMBERS = frozenset({int, float})
+
 
 def vector(numbers: Any, model: Any = None, type_: Any = "f32") -> Vector:
     """Return the vector that a list of numbers is; raises `UnfitError` when it is none."""
@@ -16,12 +18,10 @@ def vector(numbers: Any, model: Any = None, type_: Any = "f32") -> Vector:
 
     if type_ not in get_args(VectorType) or type_ not in DENSE or not (model is None or isinstance(model, str)):
         raise UnfitError("an embedding is not what it should be")
-    if not isinstance(numbers, list) or None in numbers:  # which numpy would take for NaN
+    if not isinstance(numbers, list) or not all(map(_NUMBERS.__contains__, map(type, numbers))):
         raise UnfitError("an embedding is no list of numbers")
     try:
         data = np.frombuffer(f32_of(numbers), "<f4") if type_ == "f32" else np.array(numbers, DENSE[type_])
     except (ValueError, TypeError, OverflowError) as error:
         raise UnfitError(f"an embedding is no list of numbers: {error}") from error
-    if data.ndim != 1:
-        raise UnfitError("an embedding is a list of lists")
     return Vector(data=data.tobytes(), type=type_, dims=len(data), model=model)
