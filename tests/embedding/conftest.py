@@ -9,6 +9,7 @@ from memkeep import clock
 from memkeep.embedding.base import Provider
 from memkeep.embedding.ollama import Ollama
 from memkeep.embedding.openai import OpenAI
+from memkeep.embedding.pace import Pace
 from memkeep.testing.embedder import Embedder, embedder
 
 
@@ -20,9 +21,11 @@ def endpoint() -> Iterator[Embedder]:
 
 @pytest.fixture(params=["openai", "ollama"])
 def provider(endpoint: Embedder, request: pytest.FixtureRequest) -> Iterator[Provider]:
-    url, timeout = endpoint.url, 0.5
+    pace = Pace(3)
     made: Provider = (
-        OpenAI(f"{url}/v1", "m", timeout=timeout) if request.param == "openai" else Ollama(url, "m", timeout=timeout)
+        OpenAI(f"{endpoint.url}/v1", "m", pace=pace, timeout=0.5)
+        if request.param == "openai"
+        else Ollama(endpoint.url, "m", pace=pace, timeout=0.5)
     )
     yield made
     made.close()

@@ -17,7 +17,7 @@ def items(count: int, *more: str) -> list[Item]:
 
 def run(provider: Provider, given: Iterable[Item], **more: object) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return the vectors and the refusals, by text."""
-    options = {"batch": 8, "parallel": 3, "pace": Pace()} | more
+    options = {"batch": 8} | more
     made: dict[str, bytes] = {}
     refused: dict[str, str] = {}
     for done in embed(provider, given, **options):  # type: ignore[arg-type]
@@ -93,8 +93,8 @@ def test_all_threads_wait_as_long_as_the_endpoint_asks(
 
 
 def test_requests_keep_to_a_rate(endpoint: Embedder, pauses: list[float]) -> None:
-    provider = OpenAI(f"{endpoint.url}/v1", "m")
-    run(provider, items(33), pace=Pace(rate("60/min")), parallel=1)
+    provider = OpenAI(f"{endpoint.url}/v1", "m", pace=Pace(3, rate("60/min")))
+    run(provider, items(33))
     assert endpoint.requests == 5
     assert sum(pauses) == pytest.approx(4, abs=0.2)
     provider.close()
@@ -112,8 +112,20 @@ def test_an_endpoint_that_fails_with_everything_is_given_up_and_what_it_gave_is_
     endpoint.faults.extend([None, None, *["500"] * 500])
     kept: list[Done] = []
     with pytest.raises(EmbedderError, match="one text after another"):
-        kept.extend(embed(provider, items(100), batch=8, parallel=1, pace=Pace()))
+        kept.extend(embed(provider, items(100), batch=8))
     assert sum(len(done.items) for done in kept) == 9
+
+
+def test_what_came_of_a_batch_before_it_failed_is_not_lost(
+    provider: Provider, endpoint: Embedder, pauses: list[float]
+) -> None:
+    endpoint.longest = 100
+    given = [*items(5), Item(b"k" * 16, "x" * 101)]
+    endpoint.faults.extend([None, None, None, "401"])  # the first, what was cut off twice, and the end
+    kept: list[Done] = []
+    with pytest.raises(EmbedderError):
+        kept.extend(embed(provider, given, batch=8))
+    assert sum(len(done.items) for done in kept) == sum(endpoint.served.values()) > 1
 
 
 def test_an_endpoint_that_refuses_everything_is_not_asked_for_each_text(provider: Provider, endpoint: Embedder) -> None:
@@ -143,7 +155,7 @@ def test_vectors_of_another_size_are_refused_before_more_is_paid(provider: Provi
 def test_a_model_that_changes_in_the_middle_is_noticed(provider: Provider, endpoint: Embedder) -> None:
     endpoint.faults.extend([None, None, "dims"])
     with pytest.raises(EmbedderError, match="31 dimensions, not of 32"):
-        run(provider, items(50), parallel=1)
+        run(provider, items(50))
 
 
 def test_nobody_at_the_address_is_told_soon(pauses: list[float]) -> None:
@@ -159,8 +171,8 @@ def test_nobody_at_the_address_is_told_soon(pauses: list[float]) -> None:
 
 def test_an_endpoint_is_kept_busy() -> None:
     with embedder(serving=3, seconds=0.03, dims=256) as server:
-        provider = OpenAI(f"{server.url}/v1", "m")
-        made, _ = run(provider, items(16 * 60), batch=16, parallel=3)
+        provider = OpenAI(f"{server.url}/v1", "m", pace=Pace(3))
+        made, _ = run(provider, items(16 * 60), batch=16)
         assert len(made) == 16 * 60
         assert server.busy > 0.75  # beside other tests; what it is alone, the benchmark says
         provider.close()

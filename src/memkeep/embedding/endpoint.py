@@ -9,6 +9,7 @@ import msgspec
 
 from memkeep import clock
 from memkeep.embedding.base import TextRefusedError, TryLaterError
+from memkeep.embedding.pace import Pace
 from memkeep.errors import EmbedderError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _SHOWN = 300  # characters of what an endpoint says
 class Endpoint:
     """Connections to one address, kept open."""
 
-    def __init__(self, url: str, *, key: str | None, timeout: float, hint: str) -> None:
+    def __init__(self, url: str, *, key: str | None, pace: Pace, timeout: float, hint: str) -> None:
         """Connect at the first request; `hint` is the command that shows whether anybody is there."""
         try:
             import httpx
@@ -47,6 +48,7 @@ class Endpoint:
             )
         self.url = url.rstrip("/")
         self._hint = hint
+        self._pace = pace
         self._timeout = timeout
         self._client = httpx.Client(
             headers={"authorization": f"Bearer {key}"} if key else {},
@@ -71,11 +73,12 @@ class Endpoint:
             headers={"content-type": "application/json", "accept": "application/json"},
         )
         try:
-            answer = self._client.send(request, stream=True)
-            try:
-                data = self._read(answer)
-            finally:
-                answer.close()
+            with self._pace.slot():
+                answer = self._client.send(request, stream=True)
+                try:
+                    data = self._read(answer)
+                finally:
+                    answer.close()
         except httpx.ConnectError as error:
             raise UnreachableError(f"{self.url} can't be reached: {error}", hint=self._hint) from error
         except httpx.TimeoutException as error:

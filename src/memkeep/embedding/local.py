@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from memkeep.embedding.pace import Pace
 from memkeep.embedding.vectors import checked
 from memkeep.errors import EmbedderError, UnsupportedError, UsageError
 
@@ -20,7 +21,7 @@ class Local:
 
     name = "local"
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, pace: Pace | None = None) -> None:
         """Load it; raises `UsageError` for what is no folder of a model."""
         path = Path(folder).expanduser()
         if not (path / "config.json").is_file():
@@ -29,15 +30,16 @@ class Local:
                 hint="memkeep embed STORE --provider local --model FOLDER",
             )
         self.model = folder
+        self.pace = pace or Pace()
         self.identity = f"local {_digest(path)}"
         self._model = _load(path)
-        self._one = Lock()  # tokenizers and torch use all cores for one call
+        self._one = Lock()  # one call uses all cores that it can
 
     def embed(self, texts: Sequence[str]) -> "np.ndarray[Any, np.dtype[np.float32]]":
         """Return the vectors of texts."""
         import numpy as np
 
-        with self._one:
+        with self.pace.slot(), self._one:
             made = self._model.encode(list(texts), show_progress_bar=False)
         return checked(np.asarray(made, np.float32))
 

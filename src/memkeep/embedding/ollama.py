@@ -7,6 +7,7 @@ import msgspec
 
 from memkeep.embedding.base import TryLaterError
 from memkeep.embedding.endpoint import TIMEOUT, Endpoint, MissingError
+from memkeep.embedding.pace import Pace
 from memkeep.embedding.vectors import matrix
 from memkeep.errors import EmbedderError
 from memkeep.model import Value
@@ -34,10 +35,14 @@ class Ollama:
 
     name = "ollama"
 
-    def __init__(self, url: str, model: str, *, dims: int | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, url: str, model: str, *, dims: int | None = None, pace: Pace | None = None, timeout: float = TIMEOUT
+    ) -> None:
         """`url` may lack its scheme and port, as in Ollama's own OLLAMA_HOST."""
         self.model = model
-        self._endpoint = Endpoint(_whole(url), key=None, timeout=timeout, hint=f"curl -sS {_whole(url)}/api/tags")
+        self.pace = pace or Pace()
+        hint = f"curl -sS {_whole(url)}/api/tags"
+        self._endpoint = Endpoint(_whole(url), key=None, pace=self.pace, timeout=timeout, hint=hint)
         self.identity = f"ollama {self._endpoint.url} {model} {dims or ''}"
         self._body: dict[str, Any] = {"model": model} | ({"dimensions": dims} if dims else {})
         self._old = False

@@ -7,6 +7,7 @@ import msgspec
 
 from memkeep.embedding.base import TextRefusedError, TryLaterError
 from memkeep.embedding.endpoint import TIMEOUT, Endpoint
+from memkeep.embedding.pace import Pace
 from memkeep.embedding.vectors import matrix
 from memkeep.model import Value
 
@@ -34,11 +35,20 @@ class OpenAI:
     name = "openai"
 
     def __init__(
-        self, url: str, model: str, *, key: str | None = None, dims: int | None = None, timeout: float = TIMEOUT
+        self,
+        url: str,
+        model: str,
+        *,
+        key: str | None = None,
+        dims: int | None = None,
+        pace: Pace | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         """`dims` are asked for where the model can make vectors of several sizes."""
         self.model = model
-        self._endpoint = Endpoint(url, key=key, timeout=timeout, hint=f"curl -sS {url.rstrip('/')}/models")
+        self.pace = pace or Pace()
+        hint = f"curl -sS {url.rstrip('/')}/models"
+        self._endpoint = Endpoint(url, key=key, pace=self.pace, timeout=timeout, hint=hint)
         self.identity = f"openai {self._endpoint.url} {model} {dims or ''}"
         self._body: dict[str, Any] = {"model": model} | ({"dimensions": dims} if dims else {})
         # A quarter of the bytes, exact, and nothing to parse; who does not know it answers with numbers.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memkeep import clock
 from memkeep.embedding.base import Provider, TextRefusedError, TryLaterError
 from memkeep.embedding.endpoint import UnreachableError
-from memkeep.embedding.pace import Pace
+from memkeep.embedding.pace import Pace, StoppedError
 from memkeep.errors import EmbedderError, RefusedError
 
 if TYPE_CHECKING:
@@ -44,76 +44,72 @@ class Done(NamedTuple):
     refused: tuple[tuple[Item, str], ...] = ()
 
 
-def embed(
-    provider: Provider, items: Iterable[Item], *, batch: int, parallel: int, pace: Pace, dims: int | None = None
-) -> Iterator[Done]:
+def embed(provider: Provider, items: Iterable[Item], *, batch: int, dims: int | None = None) -> Iterator[Done]:
     """Yield what comes of the texts, as it comes.
 
-    Vectors of another size than `dims`, or than the first one's, are an `EmbedderError`. What was answered before an
-    error is yielded before it is raised.
+    Vectors of another size than `dims`, or than the first one's, are refused. What was answered before an error is
+    yielded before it is raised.
     """
     ahead = iter(items)
-    worker = _Worker(provider, pace, dims)
-    first = tuple(islice(ahead, 1))
-    if not first:
-        return
-    yield from worker.do(first)
-    if parallel == 1:
-        while one := tuple(islice(ahead, batch)):
-            yield from worker.do(one)
-        return
-    yield from _at_once(worker, ahead, batch, parallel, pace)
+    worker = _Worker(provider, dims)
+    if first := tuple(islice(ahead, 1)):
+        yield from worker.do(first)
+        yield from _at_once(worker, ahead, batch, provider.pace)
 
 
-def _at_once(worker: "_Worker", ahead: Iterator[Item], batch: int, parallel: int, pace: Pace) -> Iterator[Done]:
-    """Let several threads do batches; more wait than can be done, so that no thread waits for this one."""
-    pool = ThreadPoolExecutor(parallel, "embed")
-    doing: set[Future[list[Done]]] = set()
-    failed: BaseException | None = None
+def _at_once(worker: "_Worker", ahead: Iterator[Item], batch: int, pace: Pace) -> Iterator[Done]:
+    """Let several threads do batches: while some wait for an answer, others take one apart."""
+    threads = 2 * pace.at_once
+    pool = ThreadPoolExecutor(threads, "embed")
+    doing: set[Future[tuple[list[Done], Exception | None]]] = set()
+    failed: Exception | None = None
     try:
         while True:
-            while not failed and len(doing) < 2 * parallel and (one := tuple(islice(ahead, batch))):
-                doing.add(pool.submit(lambda items: list(worker.do(items)), one))
+            while not failed and len(doing) < threads and (one := tuple(islice(ahead, batch))):
+                doing.add(pool.submit(worker.do_all, one))
             if not doing:
                 break
             ready, doing = wait(doing, return_when=FIRST_COMPLETED)
-            for future in ready:
-                if error := future.exception():
-                    failed = failed or error
+            for made, error in (future.result() for future in ready):
+                if error is not None:
+                    failed = error if failed is None or isinstance(failed, StoppedError) else failed
                     pace.stopped = True
-                else:
-                    yield from future.result()
-    finally:
+                yield from made
+    except BaseException:
         pace.stopped = True
+        raise
+    finally:
         pool.shutdown(wait=False, cancel_futures=True)
     if failed is not None:
         raise failed
 
 
-class _Stopped(Exception):  # noqa: N818 - no error: somebody else's is raised
-    pass
-
-
 class _Worker:
     """Does one batch at a time for each of several threads."""
 
-    def __init__(self, provider: Provider, pace: Pace, dims: int | None) -> None:
+    def __init__(self, provider: Provider, dims: int | None) -> None:
         self._provider = provider
-        self._pace = pace
         self._dims = dims
         self._taken = False  # something, ever
         self._alike = 0
         self._lock = Lock()
 
+    def do_all(self, items: tuple[Item, ...]) -> tuple[list[Done], Exception | None]:
+        """Return what came of a batch, and the error that ended it before its end."""
+        made: list[Done] = []
+        try:
+            made.extend(self.do(items))
+        except Exception as error:  # noqa: BLE001 - it is raised when all else is done
+            return made, error
+        return made, None
+
     def do(self, items: tuple[Item, ...]) -> Iterator[Done]:
-        """Yield what comes of a batch; nothing when all is to stop."""
+        """Yield what comes of a batch. Raises `StoppedError` when another thread has failed."""
         waiting = deque([(items, TRIES)])
         while waiting:
             one, tries = waiting.popleft()
             try:
                 vectors = self._try(one, tries)
-            except _Stopped:
-                return
             except (TextRefusedError, TryLaterError) as error:
                 if len(one) > 1:
                     left = TRIES_CUT if isinstance(error, TryLaterError) else tries
@@ -141,9 +137,6 @@ class _Worker:
         texts = [item.text for item in items]
         begun, number = clock.monotonic(), 0
         while True:
-            self._pace.wait()
-            if self._pace.stopped:
-                raise _Stopped
             number += 1
             try:
                 vectors = self._provider.embed(texts)
@@ -166,7 +159,7 @@ class _Worker:
                     hint="memkeep embed --help   # with --rate, the same command goes on later where this one stopped",
                     code="embedder_busy",
                 ) from error
-            self._pace.hold(pause)
+            self._provider.pace.hold(pause)
         elif number >= tries:
             raise error
         else:

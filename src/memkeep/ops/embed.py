@@ -106,7 +106,7 @@ def embed(
             hint="memkeep init   # or give --no-snapshot, to have no way back",
             code="no_vault",
         )
-    provider = embedder.provider(asked, known, environ)
+    provider = embedder.provider(asked, known, Pace(options.parallel, options.rate), environ)
     try:
         return _Run(vault, store, provider, options, events).run(chosen, asked, known)
     finally:
@@ -124,7 +124,6 @@ class _Run:
         self._provider = provider
         self._options = options
         self._events = events
-        self._pace = Pace(options.rate)
         self._why: dict[bytes, str] = {}  # texts that the provider refused
         self._embedded = 0
 
@@ -243,7 +242,7 @@ class _Run:
         if not (chosen := sample.chosen()):
             return []
         self._events.step("comparing")
-        compared = compare(self._provider, chosen, self._pace)
+        compared = compare(self._provider, chosen)
         cosines = sorted(one.cosine if one.cosine is not None else -1.0 for one in compared)
         if cosines and cosines[len(cosines) // 2] < OTHER:
             raise RefusedError(
@@ -257,15 +256,7 @@ class _Run:
         have = journal.keys()
         items = (Item(key, text) for key, text in waiting if key not in have)
         self._events.step(f"embedding with {self._provider.model}", count)
-        options = self._options
-        for done in make(
-            self._provider,
-            items,
-            batch=options.batch,
-            parallel=options.parallel,
-            pace=self._pace,
-            dims=dims or journal.dims,
-        ):
+        for done in make(self._provider, items, batch=self._options.batch, dims=dims or journal.dims):
             if done.vectors is not None:
                 journal.add([item.key for item in done.items], done.vectors)
                 self._embedded += len(done.items)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import msgspec
 
 from memkeep.embedding.base import Provider
-from memkeep.embedding.pace import Pace
 from memkeep.embedding.work import Item, embed
 from memkeep.ops.embed_texts import NUMPY, Text, key_of, sendable, usable
 from memkeep.records.record import Vector
@@ -60,11 +59,11 @@ class Sample:
         return sorted((choice for _, _, choice in self._heap), key=lambda one: one.order)
 
 
-def compare(provider: Provider, chosen: Sequence[Choice], pace: Pace) -> list[Compared]:
+def compare(provider: Provider, chosen: Sequence[Choice]) -> list[Compared]:
     """Make the vectors of some rows again and compare; what the provider refuses is left out."""
     items = [Item(str(number).encode(), sendable(one.text.text)) for number, one in enumerate(chosen)]
     found = []
-    for done in embed(provider, items, batch=len(items) or 1, parallel=1, pace=pace):
+    for done in embed(provider, items, batch=len(items) or 1):
         if done.vectors is not None:
             for item, row in zip(done.items, done.vectors, strict=True):
                 one = chosen[int(item.key)]

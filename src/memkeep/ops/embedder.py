@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from memkeep.embedding import ollama, openai
 from memkeep.embedding.base import Provider
+from memkeep.embedding.pace import Pace
 from memkeep.errors import UsageError
 from memkeep.model import Value
 from memkeep.systems import embedders
@@ -53,7 +54,7 @@ def _bare(model: str) -> str:
     return model.lower().removesuffix(":latest").rsplit("/", 1)[-1]
 
 
-def provider(asked: Embedder, known: Configured, environ: Mapping[str, str] = os.environ) -> Provider:
+def provider(asked: Embedder, known: Configured, pace: Pace, environ: Mapping[str, str] = os.environ) -> Provider:
     """Return the provider. Raises `UsageError` when nobody says which model, or where it is."""
     model = asked.model or known.model
     if model is None:
@@ -65,15 +66,15 @@ def provider(asked: Embedder, known: Configured, environ: Mapping[str, str] = os
     if name == "local":
         from memkeep.embedding.local import Local
 
-        return Local(model)
+        return Local(model, pace=pace)
     if name == "ollama":
         url = asked.url or environ.get("OLLAMA_URL") or ollama.URL
-        return ollama.Ollama(url, model, dims=asked.dims)
+        return ollama.Ollama(url, model, dims=asked.dims, pace=pace)
     url = asked.url or environ.get("OPENAI_BASE_URL") or openai.URL
     key = asked.key or environ.get("OPENAI_API_KEY") or None
     if key is None and url == openai.URL:
         raise UsageError("OpenAI wants a key", hint="export OPENAI_API_KEY=...   # or give --key-file FILE")
-    return openai.OpenAI(url, model, key=key, dims=asked.dims)
+    return openai.OpenAI(url, model, key=key, dims=asked.dims, pace=pace)
 
 
 def _name(model: str, asked: Embedder, known: Configured, environ: Mapping[str, str]) -> Name:

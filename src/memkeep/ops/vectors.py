@@ -78,11 +78,11 @@ def look(
     compared: list[Compared] = []
     model = None
     if asked is not None:
-        provider = embedder.provider(asked, known, environ)
+        provider = embedder.provider(asked, known, Pace(), environ)
         try:
             model = provider.model
             events.step(f"embedding with {model}")
-            compared = compare(provider, chosen.chosen(), Pace())
+            compared = compare(provider, chosen.chosen())
         finally:
             provider.close()
         findings += _judged(compared, model)
