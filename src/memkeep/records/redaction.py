@@ -1,5 +1,6 @@
 """Records without the secrets that are in their texts."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,11 @@ from memkeep.records.record import TIMES, Record, Relationship
 _KEPT = frozenset(("id", "collection", "primary", "status", "superseded_by", "supersedes", "system", "vectors", *TIMES))
 """Fields that name records and kinds or hold no text. A vector says too little of its text to give a key away."""
 _KEPT_OF_RELATIONSHIP = _KEPT | {"source", "target", "type"}
+
+_NAMES = re.compile(r"(?i)pass|pwd|secret|token|key|kennwort|contrase|pin")
+"""What is in a key under which `secrets` may find more than in the value alone."""
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # `dbPassword` is `db_Password`
 
 
 class Redacted:
@@ -76,8 +82,8 @@ def _value(value: Any, found: Counter[str]) -> Any:
 def _named(key: Any, item: Any, found: Counter[str]) -> Any:
     """Return the value of a key: a word that is none by itself may be a password under its name."""
     clean = _value(item, found)
-    if isinstance(key, str) and isinstance(item, str) and clean == item:
-        head = f"{key}: "
+    if isinstance(key, str) and isinstance(item, str) and clean == item and _NAMES.search(key):
+        head = f"{_HUMP.sub('_', key)}: "
         named = [one for one in secrets.find(head + item) if one.end > len(head)]
         if named:
             found[named[0].kind] += 1
