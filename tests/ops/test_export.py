@@ -258,6 +258,8 @@ def _break_a_record(path: Path) -> None:
         ("notes.txt", Path.touch, ("export_foreign", "notes.txt")),
         ("memories.jsonl", _break_a_record, ("export_broken", "memories.jsonl, line 1")),
         ("memories.jsonl", _cut_a_record, ("export_counts", None)),
+        ("collections.jsonl", _cut_a_record, ("export_counts", None)),
+        ("relationships.jsonl", _cut_a_record, ("export_counts", None)),
     ],
 )
 def test_harm_is_found_and_named(room: Path, name: str, harm: Callable[[Path], Any], found: Any) -> None:
