@@ -81,6 +81,7 @@ def result_types() -> dict[str, Any]:
     from memkeep.ops.exported import VerifiedExport
     from memkeep.ops.forget import ForgetResult
     from memkeep.ops.history import HistoryResult
+    from memkeep.ops.imports import ImportResult
     from memkeep.ops.keys import KeyResult
     from memkeep.ops.migrate import MigrateResult
     from memkeep.ops.open import InitResult
@@ -118,6 +119,7 @@ def result_types() -> dict[str, Any]:
         "pack": PackResult,
         "export": ExportResult,
         "export --verify": VerifiedExport,
+        "import": ImportResult,
         "migrate": MigrateResult,
         "estimate": BackupEstimate,
         "estimate --snapshot": RestoreEstimate,

@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Move": {
         "export": "Write memories as open files, or check such files.",
+        "import": "Put an export, or what a product wrote, into a store.",
         "migrate": "Move memory from any product into any other.",
         "embed": "Make the vectors of a store's texts, the missing ones or all.",
     },

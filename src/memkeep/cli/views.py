@@ -8,6 +8,7 @@ from memkeep.model import Finding, Omission, Rung, Severity
 
 if TYPE_CHECKING:
     from memkeep.model import Store
+    from memkeep.ops.migrate import MigrateResult
 
 MOST = 20  # findings that people are shown at once; one lost index segment may cause thousands
 SHORT = 12  # characters of an id that people are shown; any unique prefix names a snapshot
@@ -74,3 +75,30 @@ def brief(value: Any, most: int = 60) -> str:
 
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def show_moved(out: Printer, result: "MigrateResult") -> None:
+    """Write what was moved, field by field."""
+    word = "Would move " if result.dry_run else "Moved "
+    what = f"{count(result.records, 'record')}, {count(result.relationships, 'relationship')}"
+    made = " (new)" if result.created else ""
+    out.advice(word, Span(what, "bold"), f" of {result.from_system} into {result.to_system}, {result.to}{made}")
+    for fate, title, manner in (
+        ("native", "kept", "good"),
+        ("metadata", "carried beside", "warn"),
+        ("lost", "no place for", "bad"),
+    ):
+        names = [f"{one.field} ({one.records:,})" for one in result.fields if one.fate == fate]
+        if names:
+            out.advice("  ", Span(f"{title}: ", manner), ", ".join(names))
+    for one in result.merged.tables if result.merged else ():
+        changes = f"{one.inserted} inserted, {one.updated} updated, {one.skipped} skipped, {one.same} the same"
+        out.line(f"  {one.table}: {changes}")
+    show_findings(out, result.findings)
+    if result.dry_run:
+        out.advice("Nothing was written: this was a dry run.")
+        return
+    if result.kept:
+        out.line("The target as it was is snapshot ", result.kept[:12])
+    if result.undo:
+        out.line(Span("Undo: ", "dim"), result.undo)

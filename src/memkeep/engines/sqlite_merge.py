@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memkeep.engines.merging import Merged, Wanted
+from memkeep.engines.sqlite_fulltext import follow
 from memkeep.engines.sqlite_put import Putting, Values
 from memkeep.engines.sqlite_sql import connect, query, quote, uri
 from memkeep.errors import StoreError
@@ -98,6 +99,7 @@ class SqliteMerge:
             if lost := [name for name in map_.unique or (map_.id,) if name not in here]:
                 self._left[f"{map_.table} is left as it is: the live table has no {', '.join(lost)}"] = None
                 return None
+            follow(self._con, map_)
             self._tables[map_.table] = Putting(self._con, map_, here, self._wanted)
         return self._tables[map_.table]
 

@@ -4,13 +4,16 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from memkeep.config import Config
 from memkeep.engines import sqlite_new
 from memkeep.errors import StoreError, UsageError
 from memkeep.model import Store, is_url
 from memkeep.ops.records import store_at
 from memkeep.records.shape import SIDE_TABLE
-from memkeep.systems import servers, shapes, targets
+from memkeep.systems import servers, targets
+from memkeep.systems.maps import side_map
 from memkeep.systems.target import Wish
 
 
@@ -60,11 +63,13 @@ def make(aim: Destination, wish: Wish) -> Store:
 
 
 def ready(store: Store) -> Store:
-    """Return a store that has room for what its product has no column for: a table of its own beside the memories."""
-    for part in store.parts:
-        primary = [shapes.mapper(store.system, map_) for map_ in part.maps if map_.primary]
-        known = any(map_.table == SIDE_TABLE for map_ in part.maps)
-        if part.engine == "sqlite" and any(one.shape.side for one in primary) and not known:
-            sqlite_new.add(Path(part.path), sqlite_new.side_table(SIDE_TABLE))
-            return store_at(store.path)
-    return store
+    """Return a store with a table for what its product has no place for, in the first of its databases with records."""
+    databases = [part for part in store.parts if part.engine == "sqlite" and part.maps]
+    if not databases or any(map_.collection == SIDE_TABLE for part in databases for map_ in part.maps):
+        return store
+    first = min(databases, key=lambda part: not any(map_.primary for map_ in part.maps))
+    sqlite_new.add(Path(first.path), sqlite_new.side_table(SIDE_TABLE))
+    side = side_map({SIDE_TABLE: ("id", "record")})
+    assert side is not None  # noqa: S101 - it is given
+    changed = msgspec.structs.replace(first, maps=(*first.maps, side))
+    return msgspec.structs.replace(store, parts=tuple(changed if part is first else part for part in store.parts))

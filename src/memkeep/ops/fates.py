@@ -1,7 +1,7 @@
 """What becomes of each field of records that go into a product: kept as its own, carried beside, or lost."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 import msgspec
@@ -10,8 +10,11 @@ from memkeep.engines.rows import Columns
 from memkeep.records.formats.base import About, Source
 from memkeep.records.record import Record, Relationship, Vector
 from memkeep.records.shape import Mapper
+from memkeep.systems.target import Target
 
 Fate = Literal["native", "metadata", "lost"]
+_INVALID = "records that are no longer valid"
+_MODEL = "the name of the vectors' model"
 _EMPTY: tuple[object, ...] = (None, (), {})
 _OWN = frozenset({"primary", "collection", "system", "native"})
 
@@ -34,23 +37,40 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def fates(source: Source, mapper: Mapper, columns: Columns | None, *, joins: bool) -> list[FieldFate]:
-    """Return what becomes of the fields of the memories, of their metadata key by key, and of relationships.
+class Room(msgspec.Struct, frozen=True):
+    """What a store has room for."""
 
-    `joins` says that the product has a table for relationships.
-    """
+    target: Target
+    mapper: Mapper  # of the memories
+    columns: Columns
+    vectors: Collection[str]  # portable names
+    joins: bool  # a table for relationships
+    side: bool  # a table for what the product has no place for
+    collections: Collection[str]  # that it has tables for
+    model: str | None  # whose vectors it has, where it says that
+
+
+def fates(source: Source, room: Room) -> list[FieldFate]:
+    """Return what becomes of the fields of the memories, of their metadata key by key, and of relationships."""
+    mapper = room.mapper
+    aside: Fate = "metadata" if room.side else "lost"
     ours = source.about.system
     counted: Counter[tuple[str, Fate, str | None]] = Counter()
     for made in source.records():
         if not made.primary:
-            counted[f"collection {made.collection}", "lost", None] += 1
+            known = made.system == mapper.system and made.collection in room.collections
+            counted[f"collection {made.collection}", "native" if known else aside, None] += 1
             continue
         same = made.system == mapper.system
+        if not same and not room.target.hides(made):
+            counted[_INVALID, aside, None] += 1
         for field, value in _fields(made):
-            counted[(field, *_fate(field, value, mapper, columns, same=same))] += 1
-    keeps = mapper.shape.free is not None or mapper.shape.side
+            counted[(field, *_fate(field, value, room, same=same))] += 1
+        if any(one.model for one in made.vectors.values()) and same and room.model is None:
+            counted[_MODEL, "lost", None] += 1
+    keeps = mapper.shape.free is not None or room.side
     for _ in source.relationships():
-        counted["relationships", "native" if joins else "metadata" if keeps else "lost", None] += 1
+        counted["relationships", "native" if room.joins else "metadata" if keeps else "lost", None] += 1
     found = [
         FieldFate(field=field, fate=fate, records=number, column=column, reason=_reason(field, fate, ours))
         for (field, fate, column), number in counted.items()
@@ -71,24 +91,30 @@ def _fields(made: Record) -> Iterator[tuple[str, object]]:
             yield field, value
 
 
-def _fate(field: str, value: object, mapper: Mapper, columns: Columns | None, *, same: bool) -> tuple[Fate, str | None]:
-    keeps: Fate = "metadata" if mapper.shape.free is not None or mapper.shape.side else "lost"
+def _fate(field: str, value: object, room: Room, *, same: bool) -> tuple[Fate, str | None]:
+    mapper = room.mapper
     if field == "id":
         return "native", mapper.map.id
     if isinstance(value, Vector):
-        column = mapper.vector_column(field.removeprefix("vectors").removeprefix("."))
-        return ("native", column) if column is not None else ("lost", None)
+        name = field.removeprefix("vectors").removeprefix(".")
+        carries = not same and (mapper.shape.free is not None or mapper.shape.side)
+        carried: Fate = "metadata" if carries else "lost"
+        return ("native" if name in room.vectors else carried), mapper.vector_column(name)
     if same:
         return "native", mapper.shape.fields.get(field, field.removeprefix("metadata."))
     column = mapper.shape.fields.get(field)
-    if column is None or (columns is not None and not mapper.fits(column, columns.names)):
-        return keeps, None
+    if column is None or not mapper.fits(column, room.columns.names):
+        return ("metadata" if mapper.shape.free is not None or mapper.shape.side else "lost"), None
     return "native", column
 
 
 def _reason(field: str, fate: Fate, system: str) -> str:
     if fate != "lost":
         return ""
+    if field == _INVALID:
+        return "the product would recall them"
+    if field == _MODEL:
+        return "only the product's settings have it, which are not moved"
     if field.startswith("collection "):
         return f"a kind of record that only {system or 'its product'} has"
     return "the product has no place for it"
@@ -97,8 +123,12 @@ def _reason(field: str, fate: Fate, system: str) -> str:
 class Fitted:
     """A source whose vectors are only those that fit: of the right size, and of the model that is there."""
 
-    def __init__(self, source: Source, sizes: dict[str, int], model: str | None) -> None:
-        """Take what columns of vectors take, by the portable name of the vector, 0 for any; and the model there."""
+    def __init__(self, source: Source, sizes: dict[str, int], model: str | None, *, carries: bool) -> None:
+        """Take what columns of vectors take, by the portable name of the vector, 0 for any; and the model there.
+
+        `carries` says that a sparse vector, which is small, goes along where there is no column for it.
+        """
+        self._carries = carries
         self._source = source
         self._sizes = sizes
         self._model = model
@@ -136,6 +166,8 @@ class Fitted:
     def _unfit(self, name: str, one: Vector) -> str:
         size = self._sizes.get(name)
         if size is None:
+            if self._carries and one.type == "sparse":
+                return ""
             return f"there is no place for a vector {name or 'of this kind'}"
         if size and one.dims != size:
             return f"it has {one.dims} dimensions, the store's have {size}"

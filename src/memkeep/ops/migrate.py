@@ -1,7 +1,6 @@
 """Move memory from any product into any other: what is kept, carried or lost is said field by field beforehand."""
 
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -10,13 +9,14 @@ from memkeep.config import Config
 from memkeep.engines.merging import Conflict
 from memkeep.errors import UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, Severity, Store, TableMap, is_url
+from memkeep.model import Finding, Severity, Store, is_url
 from memkeep.ops import destination, records, writing
-from memkeep.ops.fates import FieldFate, Fitted, Vectors, fates, widest
+from memkeep.ops.fates import FieldFate, Fitted, Room, Vectors, fates, widest
 from memkeep.ops.merged import MergeResult
 from memkeep.records.formats.base import About, Source
 from memkeep.records.record import Record, Relationship
-from memkeep.systems.target import Wish
+from memkeep.systems import targets
+from memkeep.systems.target import Target, Wish
 from memkeep.vault.vault import Vault
 
 
@@ -106,9 +106,8 @@ def move(
     if not dry_run:
         store = destination.ready(store)
     into = writing.places(store)
-    fitted = Fitted(changed, _sizes(into), _model(store))
-    main = _main(into)
-    plan = fates(fitted, main.mapper, main.columns, joins=_joins(into))
+    fitted = Fitted(changed, _sizes(into), _model(store), carries=_carries(into))
+    plan = fates(fitted, _room(targets.of_system(store.system), store, into))
     written = writing.write(
         None if created else vault, store, fitted, conflict=conflict, dry_run=dry_run, events=events
     )
@@ -138,7 +137,6 @@ def move(
 def _planned(source: Source, aim: destination.Destination, wish: Wish, named: str) -> MigrateResult:
     """Say what would become of records in a store that is not there: one is made in a scratch folder to ask it."""
     from memkeep.ops.scratch import scratch
-    from memkeep.systems import targets
 
     plan: list[FieldFate] = []
     vectors = Vectors(kept=0, left=0)
@@ -147,9 +145,8 @@ def _planned(source: Source, aim: destination.Destination, wish: Wish, named: st
             place = folder / ("new.db" if aim.place.endswith((".db", ".sqlite")) else "new")
             store = targets.of_name(aim.name).create(aim.name, str(place), wish)
             into = writing.places(store)
-            fitted = Fitted(source, _sizes(into), None)
-            main = _main(into)
-            plan, vectors = fates(fitted, main.mapper, main.columns, joins=_joins(into)), fitted.vectors
+            fitted = Fitted(source, _sizes(into), None, carries=_carries(into))
+            plan, vectors = fates(fitted, _room(targets.of_name(aim.name), store, into)), fitted.vectors
     return MigrateResult(
         source=named,
         from_system=source.about.system,
@@ -193,27 +190,29 @@ class _Changed:
         return self._source.relationships()
 
 
-def _main(into: Sequence[writing.Place]) -> writing.Place:
-    return next(one for one in into if one.map.primary and one.mapper.shape.kind == "record")
+def _room(target: Target, store: Store, into: Sequence[writing.Place]) -> Room:
+    main = next(one for one in into if one.map.primary and one.mapper.shape.kind == "record")
+    joins = any(one.mapper.shape.kind == "relationship" for one in into)
+    side = any(part.engine == "sqlite" and part.maps for part in store.parts)  # see `destination.ready`
+    return Room(
+        target,
+        main.mapper,
+        main.columns,
+        tuple(_sizes(into)),
+        joins,
+        side,
+        {one.map.collection for one in into},
+        _model(store),
+    )
 
 
-def _joins(into: Sequence[writing.Place]) -> bool:
-    return any(one.mapper.shape.kind == "relationship" for one in into)
+def _carries(into: Sequence[writing.Place]) -> bool:
+    return any(one.mapper.shape.side or one.mapper.shape.free is not None for one in into if one.map.primary)
 
 
 def _sizes(into: Sequence[writing.Place]) -> dict[str, int]:
     """Return the dimensions of the vectors that the memories can have, by their portable name."""
-    return {
-        _portable(column, one.map): size
-        for one in into
-        if one.map.primary or one.mapper.shape.kind == "vectors"
-        for column, size in one.columns.vectors.items()
-    }
-
-
-def _portable(column: str, map_: TableMap) -> str:
-    first = bool(map_.vectors) and column == map_.vectors[0]
-    return "" if first or column == "vector" else column.removeprefix("vector.")
+    return {name: size for one in into for name, size in writing.vector_names(one).items()}
 
 
 def _model(store: Store) -> str | None:
@@ -224,13 +223,14 @@ def _model(store: Store) -> str | None:
 def _findings(source: Source, plan: Sequence[FieldFate], vectors: Vectors, to: str) -> Iterator[Finding]:
     for sentence in source.about.omitted:
         yield Finding(code="not_migrated", severity=Severity.WARNING, message=sentence)
-    lost: Counter[str] = Counter({one.field: one.records for one in plan if one.fate == "lost"})
-    for field, number in sorted(lost.items()):
+    lost = [one for one in plan if one.fate == "lost"]
+    if lost:
+        named = ", ".join(f"{one.field.removeprefix('collection ')} ({one.records:,})" for one in lost)
         yield Finding(
             code="field_lost",
             severity=Severity.WARNING,
-            message=f"{field} of {number:,} records has no place in the target and does not go along",
-            mend="a snapshot of the source keeps it: memkeep backup",
+            message=f"the target has no place for {named}: they do not go along",
+            mend="a snapshot of the source keeps them: memkeep backup",
         )
     if vectors.left:
         yield Finding(

@@ -4,11 +4,12 @@ All rows are read once, at one moment, and wait on disk: a product keeps a memor
 another, and rows in an order that changes from day to day.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -28,10 +29,11 @@ from memkeep.ops.materialise import materialise
 from memkeep.ops.scratch import scratch
 from memkeep.records import moments
 from memkeep.records.formats.base import About
+from memkeep.records.groups import id_text
 from memkeep.records.record import Record, Relationship
-from memkeep.records.shape import Mapper, Row, carried_joins
+from memkeep.records.shape import WHOLE, Mapper, Row, carried_joins, with_models
 from memkeep.records.spool import Names, Shelf, Spool
-from memkeep.records.wire import pack_vectors, unpack_vectors
+from memkeep.records.wire import from_json, pack_vectors, unpack_vectors
 from memkeep.systems import shapes
 from memkeep.systems.base import Refine
 from memkeep.vault.vault import Vault
@@ -136,7 +138,7 @@ class RecordSource:
 
     def _take_row(self, mapper: Mapper, row: Row, refine: Refine) -> None:
         if mapper.shape.kind == "carried":
-            self._shelf(self._carried, mapper.shape.of).add(str(row.get("id")), str(row.get("record")).encode())
+            self._take_carried(mapper.shape.of, row)
             return
         made = mapper.record(row)
         if isinstance(made, Relationship):
@@ -146,25 +148,43 @@ class RecordSource:
             if self._filters.vectors and made.vectors:
                 self._shelf(self._shelves, mapper.shape.of).add(plain_id(made.id), pack_vectors(made.vectors))
         else:
-            self._take_record(mapper, made, refine, mapper.joins(row))
+            self._take_record(mapper, row, made, refine)
 
-    def _take_record(self, mapper: Mapper, made: Record, refine: Refine, joins: list[Relationship]) -> None:
-        here = made.id
+    def _take_record(self, mapper: Mapper, row: Row, made: Record, refine: Refine) -> None:
+        said = mapper.said(row)
+        here = id_text(row.get(mapper.map.id))
         carried = self._carried.get(made.collection) if self._filters.carried else None
         if carried is not None and (data := carried.find(here)):
-            made, joins = _restored(mapper, made, data)
+            made, said = _restored(mapper, made, data)
         made = refine(made) if made.system == mapper.system else made
-        if self._is_wanted(made):
-            self._names.add(plain_id(here))
-            if made.id != here:
-                self._renamed[plain_id(here)] = made.id
-            if not self._filters.vectors:
-                made = msgspec.structs.replace(made, vectors={})
-            elif not made.vectors and (shelf := self._shelves.get(mapper.map.collection)) is not None:
-                made = msgspec.structs.replace(made, vectors=unpack_vectors(shelf.find(plain_id(here))))
-            for joined in joins:
-                self._relationships.add(_joined_key(joined), joined)
-            self._records.add(f"{'' if made.primary else '~'}\0{made.collection}\0{made.id}", made)
+        if (shelf := self._shelves.get(mapper.map.collection)) is not None:
+            there = with_models(unpack_vectors(shelf.find(plain_id(here))), said)
+            made = msgspec.structs.replace(made, vectors=there | made.vectors)
+        self._keep(made, here, carried_joins(said))
+
+    def _keep(self, made: Record, here: str, joins: list[Relationship]) -> None:
+        """Keep a record if it is wanted; `here` is the id that it has in this product."""
+        if not self._is_wanted(made):
+            return
+        self._names.add(plain_id(here))
+        if made.id != here:
+            self._renamed[plain_id(here)] = made.id
+        for joined in joins:
+            self._relationships.add(_joined_key(joined), joined)
+        if not self._filters.vectors:
+            made = msgspec.structs.replace(made, vectors={})
+        self._records.add(f"{'' if made.primary else '~'}\0{made.collection}\0{made.id}", made)
+
+    def _take_carried(self, of: str, row: Row) -> None:
+        data = str(row.get("record")).encode()
+        if f'"{WHOLE}"'.encode() in data:
+            with contextlib.suppress(ValueError, RecursionError, KeyError):
+                said = json.loads(data)
+                made = from_json(said[WHOLE].encode(), Record)
+                assert isinstance(made, Record)  # noqa: S101 - as asked for
+                self._keep(made, made.id, carried_joins(said))
+                return
+        self._shelf(self._carried, of).add(str(row.get("id")), data)
 
     def _shelf(self, shelves: dict[str, Shelf], of: str) -> Shelf:
         if of not in shelves:
@@ -298,14 +318,15 @@ def _rows(table: _Table) -> Iterator[list[Row]]:
         yield from table.opened.rows(table.mapper.map)
 
 
-def _restored(mapper: Mapper, made: Record, data: bytes) -> tuple[Record, list[Relationship]]:
+def _restored(mapper: Mapper, made: Record, data: bytes) -> tuple[Record, Any]:
+    """Return a record with what was carried for it, and that."""
     try:
         said = json.loads(data)
     except (ValueError, RecursionError):
-        return made, []
+        return made, None
     whole = mapper.restored(made, said)
     assert isinstance(whole, Record)  # noqa: S101 - a record is given back as one
-    return whole, carried_joins(said)
+    return whole, said
 
 
 def _joined_key(made: Relationship) -> str:

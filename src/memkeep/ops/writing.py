@@ -20,8 +20,11 @@ from memkeep.model import Finding, Part, Store, TableMap
 from memkeep.ops.in_server import park
 from memkeep.ops.merged import MergeResult, commit_all, refuse_conflicts, summed
 from memkeep.records.formats.base import Source
+from memkeep.records.groups import short_digest
+from memkeep.records.plain import to_plain
 from memkeep.records.record import Portable, Record, Relationship
-from memkeep.records.shape import Mapper, Row
+from memkeep.records.shape import WHOLE, Mapper, Row, With
+from memkeep.records.wire import plain_json
 from memkeep.systems import shapes, targets
 from memkeep.systems.target import Target
 from memkeep.vault.vault import Vault
@@ -55,8 +58,18 @@ def places(store: Store) -> list[Place]:
             for map_ in part.maps:
                 columns = made.columns(part, map_.table)
                 if columns is not None:
-                    found.append(Place(part, map_, shapes.mapper(store.system, map_), columns))
+                    # An empty collection's map does not tell all of them.
+                    vectors = tuple(dict.fromkeys((*map_.vectors, *columns.vectors)))
+                    known = msgspec.structs.replace(map_, vectors=vectors)
+                    found.append(Place(part, known, shapes.mapper(store.system, known), columns))
     return sorted(found, key=lambda one: (not one.map.primary, one.part.name))
+
+
+def vector_names(place: Place) -> dict[str, int]:
+    """Return the vectors of a table by their portable names, with their dimensions; none of a table beside."""
+    if not place.map.primary and place.mapper.shape.kind != "vectors":
+        return {}
+    return {place.mapper.vector_name(column): size for column, size in place.columns.vectors.items()}
 
 
 def write(
@@ -103,6 +116,8 @@ class _Layer:
     def __init__(self, target: Target, source: Source, into: list[Place]) -> None:
         self._target = target
         self._primary = [one for one in into if one.map.primary and one.mapper.shape.kind == "record"]
+        self._collections = {one.map.collection for one in into}
+        self._placed = {name for one in into for name in vector_names(one)}
         self._system = system = self._primary[0].mapper.system
         self._source = source
         self._joined: dict[str, list[Relationship]] = {}  # of a target without a table for them, by where they begin
@@ -128,9 +143,8 @@ class _Layer:
             if beside:
                 yield from self._beside(place, made, seen)
             elif kind == "carried":
-                if made.system != self._system and made.primary:
-                    yield self._carried(place, made)
-            elif self._belongs(place, made):
+                yield from self._carried(place, made)
+            elif self._belongs(place, made) and self._may_be_found(made):
                 yield self._row(place, made)
 
     def _belongs(self, place: Place, made: Record) -> bool:
@@ -142,6 +156,10 @@ class _Layer:
         if made.system == self._system and any(one.map.collection == made.collection for one in self._primary):
             return made.collection == place.map.collection
         return made.primary and place is self._primary[0]
+
+    def _may_be_found(self, made: Record) -> bool:
+        """Say whether a record may lie where the product finds it: one that is no longer valid, only if it hides it."""
+        return made.system == self._system or self._target.hides(made)
 
     def _beside(self, place: Place, made: Record, seen: set[object]) -> Iterator[Row]:
         """Yield rows of a collection beside the memories: our own records of it, and what others' records need."""
@@ -173,13 +191,29 @@ class _Layer:
         if isinstance(made, Record):
             row = self._target.complete(made, row, place.map)
             if place.mapper.shape.kind == "record":
-                row = place.mapper.carry(row, made, self._joined.get(made.id, ()))
+                row = place.mapper.carry(row, made, self._with(made))
         return row
 
-    def _carried(self, place: Place, made: Record) -> Row:
+    def _with(self, made: Record) -> With:
+        apart = {name: one for name, one in made.vectors.items() if name not in self._placed}
+        return With(self._joined.get(made.id, ()), apart)
+
+    def _carried(self, place: Place, made: Record) -> Iterator[Row]:
+        """Yield what a record of another product has more; the whole of one that the product has no place for."""
+        if made.system == self._system and (made.primary or made.collection in self._collections):
+            return
+        joins = self._joined.get(made.id, ())
         main = self._primary[0]
-        said = main.mapper.carried(self._row(main, made), made, self._joined.get(made.id, ()))
-        return {place.map.id: self._target.identity(made.system, made.id), "record": json.dumps(said)}
+        said: dict[str, object] = {}
+        identity = self._target.identity(made.system, made.id)
+        whole = plain_json(made)
+        if not made.primary or not self._may_be_found(made):
+            identity = f"{made.system}:{made.collection}:{made.id}:{short_digest(whole)}"
+            said = {WHOLE: whole.decode(), "relationships": to_plain([*map(msgspec.structs.asdict, joins)])}
+        elif main.mapper.shape.side:
+            said = main.mapper.carried(self._row(main, made), made, self._with(made))
+        if said:
+            yield {place.map.id: identity, "record": json.dumps(said)}
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

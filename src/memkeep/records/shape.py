@@ -6,8 +6,9 @@ for what a map calls a vector. The keys of a JSON object in a column of Postgres
 
 import json
 import math
-from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +26,9 @@ CARRIED = "memkeep"
 
 SIDE_TABLE = "memkeep_carried"
 """The table in which a database keeps that where the product takes no key but its own: `id`, and `record`, JSON."""
+
+WHOLE = "whole"
+"""The key under which that table has a record as `wire.plain_json` spells it: one that the product must not find."""
 
 _NUMBERS = frozenset({"importance", "confidence", "heat", "strength"})
 _BORNE = frozenset({"id", "text", "collection", "primary", "system", "native", "vectors"})
@@ -52,6 +56,16 @@ def of_map(map_: TableMap) -> Shape:
     """Return the shape that a map alone gives."""
     known = {field: column for field, column in map_.fields.items() if field in Record.__struct_fields__}
     return Shape(fields=known, times={field: unit for field, unit in map_.times.items() if field in known})
+
+
+class With(NamedTuple):
+    """What goes with a record and has no place of its own: relationships that begin at it, vectors without a column."""
+
+    joins: Sequence[Relationship] = ()
+    vectors: Mapping[str, Vector] = MappingProxyType({})
+
+
+NOTHING = With()
 
 
 class Mapper:
@@ -141,20 +155,19 @@ class Mapper:
                     row[into] = vector
         return {name: value for name, value in row.items() if name not in self._absent(row, ours=ours)}
 
-    def carry(self, row: Row, made: Portable, joins: Sequence[Relationship] = ()) -> Row:
+    def carry(self, row: Row, made: Portable, with_: With = NOTHING) -> Row:
         """Return the row of another product's record with all that it must carry, where the product takes any key."""
         if self._carried is None:
             return row
-        said = self.carried(row, made, joins)
+        said = self.carried(row, made, with_)
         if self.shape.inner is None:
             return row | {self._carried: said}
         return row | {self.shape.inner: _text((_object(row.get(self.shape.inner)) or {}) | {CARRIED: said})}
 
-    def carried(self, row: Row, made: Portable, joins: Sequence[Relationship] = ()) -> dict[str, Any]:
+    def carried(self, row: Row, made: Portable, with_: With = NOTHING) -> dict[str, Any]:
         """Return what is not in the row of another product's record, so that the way back loses nothing; plain JSON.
 
         `exact` has fields that the row spells in another way: what the record says, and what the row gives back.
-        Relationships that begin at the record go with it when the product has no table for them.
         """
         fields = self.shape.fields.keys() - _REFERENCES
         said = {field: value for field, value in _said(made).items() if value not in _EMPTY}
@@ -162,14 +175,16 @@ class Mapper:
         cells = row | {
             f"{self.shape.inner}.{k}": v for k, v in (_object(row.get(self.shape.inner or "")) or {}).items()
         }
+        seen = {field: self._read(field, cells.get(self.shape.fields[field])) for field in sorted(fields)}
         exact = {
-            field: [to_plain(said.get(field)), to_plain(seen)]
-            for field in sorted(fields)
-            if (seen := self._read(field, cells.get(self.shape.fields[field])) or None) != said.get(field)
+            f: [to_plain(said.get(f)), to_plain(v)] for f, v in seen.items() if (v or v != ()) and v != said.get(f)
         }
         models = {name: one.model for name, one in _vectors(made).items() if one.model}
-        joined = [{name: to_plain(item) for name, item in _said(one).items() if item not in _EMPTY} for one in joins]
-        more = {"exact": exact, "models": models, "relationships": joined}
+        joined = [
+            {name: to_plain(item) for name, item in _said(one).items() if item not in _EMPTY} for one in with_.joins
+        ]
+        apart = {name: to_plain(msgspec.structs.asdict(one)) for name, one in with_.vectors.items()}
+        more = {"exact": exact, "models": models, "relationships": joined, "vectors_apart": apart}
         return left | {name: value for name, value in more.items() if value}
 
     def restored(self, made: Portable, said: Any) -> Portable:
@@ -180,25 +195,25 @@ class Mapper:
             known = {name: from_plain(value) for name, value in said.items() if name in made.__struct_fields__}
             for field, (value, seen) in dict(said.get("exact") or {}).items():
                 now = getattr(made, field, None)
-                if (list(now) if isinstance(now, tuple) else now) in (from_plain(seen), from_plain(seen) or []):
+                if (list(now) or None if isinstance(now, tuple) else now) == from_plain(seen):
                     known[field] = from_plain(value) if value is not None or field != "tags" else ()
+            apart = {name: Vector(**from_plain(one)) for name, one in dict(said.get("vectors_apart") or {}).items()}
         except (ValueError, TypeError):
             return made
         if "tags" in known:
             known["tags"] = tuple(known["tags"])
-        if isinstance(made, Record) and (models := said.get("models")):
-            known["vectors"] = {n: msgspec.structs.replace(v, model=models.get(n)) for n, v in made.vectors.items()}
+        if isinstance(made, Record):
+            known["vectors"] = with_models(made.vectors, said) | apart
         return msgspec.structs.replace(made, **({"native": {}, "metadata": {}} | known))
 
-    def joins(self, row: Row) -> list[Relationship]:
-        """Return the relationships that the row of another product's record carries."""
+    def said(self, row: Row) -> Any:
+        """Return what the row of another product's record carries; None for none."""
         if self._carried is None:
-            return []
-        held = row.get(self._carried)
-        if self.shape.inner is not None:
-            text = row.get(self.shape.inner)
-            held = (_object(text) or {}).get(CARRIED) if isinstance(text, str) and f'"{CARRIED}"' in text else None
-        return carried_joins(held)
+            return None
+        if self.shape.inner is None:
+            return row.get(self._carried)
+        text = row.get(self.shape.inner)
+        return (_object(text) or {}).get(CARRIED) if isinstance(text, str) and f'"{CARRIED}"' in text else None
 
     def lost(self, made: Portable) -> list[str]:
         """Return the fields of a record that the product has no place for at all."""
@@ -238,6 +253,10 @@ class Mapper:
         """Say whether a table with these columns takes this one."""
         inner = self.shape.inner
         return column in columns or self._is_free(column) or (inner in columns and column.startswith(f"{inner}."))
+
+    def vector_name(self, column: str) -> str:
+        """Return the portable name of a column of vectors."""
+        return _vector_name(column, self.map)
 
     def vector_column(self, name: str) -> str | None:
         """Return the column of a vector by its portable name."""
@@ -279,6 +298,14 @@ class Mapper:
         return value
 
 
+def with_models(vectors: dict[str, Vector], said: Any) -> dict[str, Vector]:
+    """Return vectors with the names of their models, where what was carried with them says these."""
+    models = said.get("models") if isinstance(said, dict) else None
+    if not isinstance(models, dict):
+        return vectors
+    return {n: v if v.model else msgspec.structs.replace(v, model=models.get(n)) for n, v in vectors.items()}
+
+
 def carried_joins(said: Any) -> list[Relationship]:
     """Return the relationships that were carried with a record."""
     if not isinstance(said, dict) or not isinstance(said.get("relationships"), list):
@@ -314,7 +341,8 @@ def _object(said: Any) -> dict[str, Any] | None:
 
 def _text(held: dict[str, Any]) -> str:
     """Return JSON text as JavaScript spells it."""
-    return json.dumps(to_plain(held), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(held, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() or text.encode("utf-8", "replace").decode() == text else json.dumps(held)
 
 
 def _tags(raw: Any, form: Form) -> tuple[str, ...] | None:

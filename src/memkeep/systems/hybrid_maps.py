@@ -10,8 +10,8 @@ import msgspec
 
 from memkeep.model import TableMap, TimeUnit
 from memkeep.records.record import Record
-from memkeep.records.shape import SIDE_TABLE, Shape
-from memkeep.systems.maps import table_map
+from memkeep.records.shape import Shape
+from memkeep.systems.maps import side_map, table_map
 from memkeep.systems.marks import is_hybrid_facts
 
 
@@ -40,7 +40,6 @@ _SECONDARY = {
     "provenance_edges": _Table({"text": "source_text", "category": "edge_type", "source": "source_type"}, time="iso"),
     "event_log": _Table({"text": "content", "category": "event_type"}, time="iso"),
     "narratives": _Table({"text": "narrative_text", "category": "tag"}),
-    SIDE_TABLE: _Table({"text": "record"}),
     "edicts": _Table(),
     "learnings": _Table({"text": "content", "category": "type", "scope": "area"}, time="iso"),
     "issues": _Table({"text": "title", "category": "severity"}, time="iso"),
@@ -67,7 +66,7 @@ def sqlite_maps(tables: Mapping[str, Sequence[str]]) -> list[TableMap]:
                 primary=table == "facts",
             )
         )
-    return [each for each in found if each]
+    return [each for each in (*found, side_map(tables)) if each]
 
 
 def lance_maps(table: str, columns: Iterable[str]) -> list[TableMap]:
@@ -119,8 +118,6 @@ def shape(map_: TableMap) -> Shape:
     if map_.collection.startswith("lance_"):
         of = "fact_aliases" if map_.fields.get("text") == "aliasText" else "facts"
         return Shape(kind="vectors", of=of, fields=fields, times=times, numbers="float")
-    if map_.collection == SIDE_TABLE:
-        return Shape(kind="carried", of="facts")
     side = map_.collection == "facts"
     return Shape(fields=fields, times=times, forms={"tags": "comma"}, side=side, numbers="whole")
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from memkeep.model import TableMap, TimeUnit
+from memkeep.records.shape import SIDE_TABLE
 
 if TYPE_CHECKING:
     from memkeep.engines.lance import LanceInspection
@@ -60,6 +61,14 @@ def table_map(
         times={field: unit for field, unit in (times or {}).items() if field in there},
         primary=primary,
     )
+
+
+def side_map(tables: Mapping[str, Sequence[str]], schema: str = "") -> TableMap | None:
+    """Return the mapping of the table in which memkeep keeps what records of other products had more."""
+    if SIDE_TABLE not in tables:
+        return None
+    name = f"{schema}.{SIDE_TABLE}" if schema else SIDE_TABLE
+    return table_map(SIDE_TABLE, name, tables[SIDE_TABLE], fields={"text": "record"}, primary=False)
 
 
 def recognised(

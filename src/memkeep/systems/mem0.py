@@ -19,7 +19,7 @@ from memkeep.systems import compose, marks, openclaw_json, openmemory_servers, q
 from memkeep.systems.base import Known, Places, Refine
 from memkeep.systems.gather import Choose, Item, Leave, gather
 from memkeep.systems.look import Look
-from memkeep.systems.maps import recognised, table_map
+from memkeep.systems.maps import recognised, side_map, table_map
 
 if TYPE_CHECKING:
     from memkeep.engines.base import ServerTable
@@ -194,6 +194,8 @@ def sqlite_maps(tables: Mapping[str, Sequence[str]]) -> Iterator[TableMap]:
     if marks.is_mem0_vectors_ts(tables):  # the memory, its times and whose it is are JSON in one column
         fields = {"text": "payload"}
         found.append(table_map("memories", "vectors", tables["vectors"], fields=fields, vectors=("vector",)))
+    if (side := side_map(tables)) is not None:
+        yield side
     for each in found:
         if each is not None:
             known = "memory_id" in tables.get(each.table, ())
@@ -299,6 +301,12 @@ def _in_memory(folder: Path, inside: str, mapped: Collection[str]) -> Iterator[F
             message=f"on_disk is false for {', '.join(off)}: mem0 before March 2026 removes the folder at its start",
             mend='set "on_disk": true in the settings of the vector store, or keep mem0 up to date',
         )
+
+
+def collection_settings(dims: int) -> dict[str, Any]:
+    """Return how mem0 (version 3 of its collections) makes one: dense vectors, and sparse ones for words."""
+    dense = {"size": dims, "distance": "Cosine", "on_disk": True}
+    return {"vectors": dense, "sparse_vectors": {"bm25": {"modifier": "idf"}}}
 
 
 lookups: tuple[str, ...] = ()

@@ -5,15 +5,18 @@ Times are naive UTC ISO text; embeddings are raw float32. What its own export wr
 
 from pathlib import Path
 
+import msgspec
+
 from memkeep.model import Part, Role, Store, TableMap
-from memkeep.records.shape import SIDE_TABLE, Shape
+from memkeep.records.shape import Shape
 from memkeep.systems.base import Known, Places, Refine
 from memkeep.systems.look import Look
-from memkeep.systems.maps import table_map
+from memkeep.systems.maps import side_map, table_map
 from memkeep.systems.marks import OC_MEMORY, is_oc_memory
 
 name = OC_MEMORY
 
+_FULLTEXT = "mem_fts"  # which the product writes itself, beside each cell
 _COUNT = "SELECT count(*) FROM mem_cells"
 _DIMS = "SELECT length(embedding) / 4 FROM mem_cells WHERE embedding IS NOT NULL LIMIT 1"
 queries: tuple[str, ...] = (_COUNT, _DIMS)
@@ -41,6 +44,8 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:  # noqa: ARG0
         vectors=("embedding",),
         times={"created_at": "iso", "updated_at": "iso"},
     )
+    if cells is not None:
+        cells = msgspec.structs.replace(cells, fulltext=_FULLTEXT)
     scenes = table_map(
         "scenes",
         "mem_scenes",
@@ -51,14 +56,12 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:  # noqa: ARG0
         times={"updated_at": "iso"},
         primary=False,
     )
-    side = tables.get(SIDE_TABLE, ())
-    carried = table_map(SIDE_TABLE, SIDE_TABLE, side, fields={"text": "record"}, primary=False)
     part = Part(
         name=path.name,
         engine="sqlite",
         role=Role.CANONICAL,
         path=str(path),
-        maps=tuple(each for each in (cells, scenes, carried) if each),
+        maps=tuple(each for each in (cells, scenes, side_map(tables)) if each),
     )
     count, dims = look.rows(path, _COUNT), look.rows(path, _DIMS)
     return [
@@ -89,8 +92,6 @@ def shape(map_: TableMap) -> Shape:
     known = dict(map_.fields)
     if map_.collection == "cells":
         known |= {"access_count": "access_count"}
-    if map_.collection == SIDE_TABLE:
-        return Shape(kind="carried", of="cells")
     side = map_.collection == "cells"
     return Shape(fields=known, times=map_.times, side=side, like="2026-01-02T03:04:05")
 

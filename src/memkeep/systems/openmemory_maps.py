@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from memkeep.model import TableMap, TimeUnit
+from memkeep.records.shape import SIDE_TABLE
 
 _TIMES: dict[str, TimeUnit] = {"created_at": "iso", "updated_at": "iso"}
 CONFIGS = "configs"
@@ -33,6 +34,7 @@ _TABLES = {
     "memory_status_history": _Table({"text": "new_state", "created_at": "changed_at"}, ("memory_id",)),
     "memory_access_logs": _Table({"text": "access_type", "created_at": "accessed_at"}, ("memory_id",)),
     "access_controls": _Table({"text": "effect", "created_at": "created_at"}, ("object_id",)),
+    SIDE_TABLE: _Table({"text": "record"}),
     "archive_policies": _Table({"text": "criteria_type", "created_at": "created_at"}),
 }
 ALL = (*_TABLES, *OTHERS)

@@ -13,10 +13,13 @@ SHAPED_SYSTEMS: tuple[ShapedSystem, ...] = (
     openmemory,
     thanos,
 )
+_SIDED = {oc_memory.name: "cells", openclaw_hybrid.name: "facts"}  # whose memories have no place for what is carried
 
 
 def mapper(system: str, map_: TableMap) -> shape.Mapper:
     """Return what turns the rows of a collection into records and back."""
+    if map_.collection == shape.SIDE_TABLE:
+        return shape.Mapper(map_, shape.Shape(kind="carried", of=_SIDED.get(system, "")), system)
     shaped = _shaped(system)
     return shape.Mapper(map_, shaped.shape(map_) if shaped else shape.of_map(map_), system)
 

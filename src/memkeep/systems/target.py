@@ -16,6 +16,11 @@ class Wish(Value, kw_only=True):
     model: str | None = None
 
 
+def is_valid(made: Record) -> bool:
+    """Say whether a record is one that its product would recall: not superseded, archived or deleted."""
+    return made.status not in {"superseded", "archived", "deleted"}
+
+
 class Target(Protocol):
     """A product that records can move to. Stateless."""
 
@@ -24,6 +29,10 @@ class Target(Protocol):
 
     names: tuple[str, ...]
     """What a person calls it before a path: `mem0:/new/folder`."""
+
+    def hides(self, made: Record) -> bool:
+        """Say whether the product can keep a record that is no longer valid without recalling it."""
+        ...
 
     def identity(self, system: str, identity: str) -> str:
         """Return the id that a record of another system has here."""

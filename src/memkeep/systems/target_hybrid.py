@@ -13,7 +13,7 @@ from memkeep.records.shape import SIDE_TABLE, Row
 from memkeep.systems import openclaw_hybrid
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
-from memkeep.systems.target import Wish
+from memkeep.systems.target import Wish, is_valid
 
 name = openclaw_hybrid.name
 names: tuple[str, ...] = (openclaw_hybrid.name, "hybrid")
@@ -65,6 +65,11 @@ CREATE TABLE embedding_meta (
 _SCOPES = ("user", "agent", "session")
 
 
+def hides(made: Record) -> bool:  # noqa: ARG001 - the contract's signature
+    """Say yes: a fact that another has taken the place of stays, with the time."""
+    return True
+
+
 def identity(system: str, identity: str) -> str:
     """Return a lower-case UUID."""
     return as_uuid(system, identity)
@@ -81,8 +86,9 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
     owner = {"scope": kind or "global"} | ({"scope_target": getattr(made, kind)} if kind else {})
     plain = " ".join(made.text.split()).lower()
     filled = {"normalized_hash": hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()}
-    superseded = {"superseded_at": row.get("created_at") or 0} if made.status == "superseded" else {}
-    return filled | superseded | row | owner | {"created_at": int(row.get("created_at") or 0)}
+    superseded = {} if is_valid(made) else {"superseded_at": int(row.get("created_at") or 0)}
+    usual = {"category": "other", "importance": 0.5, "source": "conversation", "confidence": 1.0, "recall_count": 0}
+    return usual | filled | superseded | row | owner | {"created_at": int(row.get("created_at") or 0)}
 
 
 def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: ARG001 - the contract's signature

@@ -14,7 +14,7 @@ from memkeep.systems import openclaw_lancedb
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
 from memkeep.systems.openclaw_lancedb import LEGACY, PRO
-from memkeep.systems.target import Wish
+from memkeep.systems.target import Wish, is_valid
 
 name = openclaw_lancedb.name
 names: tuple[str, ...] = (PRO, LEGACY, openclaw_lancedb.name)
@@ -25,7 +25,13 @@ _NUMBERS = frozenset({"importance", "createdAt", "timestamp"})
 _CATEGORIES = {"preference", "fact", "decision", "entity", "other"}
 # pro's own words for a category of its `metadata`, by the category of the row.
 _MEMORY_CATEGORIES = {"preference": "preferences", "entity": "entities", "decision": "events", "fact": "cases"}
+_STATES = {"pending", "confirmed", "archived"}
 _IMPORTANCE = 0.7  # what the products give a memory of which nobody said
+
+
+def hides(made: Record) -> bool:  # noqa: ARG001 - the contract's signature
+    """Say no of legacy's table, and yes of pro's: it has archived memories."""
+    return True
 
 
 def identity(system: str, identity: str) -> str:
@@ -73,7 +79,10 @@ def _metadata(made: Record, row: Row) -> str:
         "bad_recall_count": 0,
         "suppressed_until_turn": 0,
     }
-    return json.dumps(usual | json.loads(row.get("metadata") or "{}"), ensure_ascii=False, separators=(",", ":"))
+    said = usual | json.loads(row.get("metadata") or "{}")
+    if said["state"] not in _STATES:
+        said["state"] = "confirmed" if is_valid(made) else "archived"
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
 
 
 def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: ARG001 - the contract's signature

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
 from memkeep.engines import postgres_new, qdrant_new, sqlite_new
 from memkeep.errors import UsageError
 from memkeep.model import Part, Role, Store, TableMap, is_url
@@ -13,13 +15,15 @@ from memkeep.records.record import Record
 from memkeep.records.shape import Row
 from memkeep.systems import mem0, servers
 from memkeep.systems.base import Known
-from memkeep.systems.target import Wish
+from memkeep.systems.detect import discover
+from memkeep.systems.target import Wish, is_valid
 
 name = mem0.name
 names: tuple[str, ...] = (mem0.name,)
 
 COLLECTION = "mem0"
 TABLE = "memories"  # of the self-hosted server (POSTGRES_COLLECTION_NAME)
+_PAST = "1970-01-01"
 _HISTORY = """
 CREATE TABLE history (
     id TEXT PRIMARY KEY, memory_id TEXT, old_memory TEXT, new_memory TEXT, event TEXT, created_at DATETIME,
@@ -27,6 +31,11 @@ CREATE TABLE history (
 CREATE TABLE messages (
     id TEXT PRIMARY KEY, session_scope TEXT, role TEXT, content TEXT, name TEXT, created_at DATETIME);
 """
+
+
+def hides(made: Record) -> bool:  # noqa: ARG001 - the contract's signature
+    """Say yes: what is past its `expiration_date` is not found."""
+    return True
 
 
 def identity(system: str, identity: str) -> str:
@@ -40,8 +49,9 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
     text = made.text.encode("utf-8", "surrogatepass")
     filled = {f"{before}data": made.text, f"{before}hash": hashlib.md5(text, usedforsecurity=False).hexdigest()}
     filled[f"{before}text_lemmatized"] = made.text
-    if (until := row.get(f"{before}expiration_date")) is not None:
-        filled[f"{before}expiration_date"] = str(until)[:10]
+    until = row.get(f"{before}expiration_date")
+    if until is not None or not is_valid(made):
+        filled[f"{before}expiration_date"] = str(until)[:10] if is_valid(made) else _PAST
     return row | filled
 
 
@@ -62,16 +72,14 @@ def create(name: str, place: str, wish: Wish) -> Store:
         return Store(system=mem0.name, path=part.path, root="", parts=(part,), records=0)
     folder = Path(place).expanduser().absolute()
     sqlite_new.create(folder / "history.db", _HISTORY)
-    settings = {"vectors": {"size": wish.dims, "distance": "Cosine", "on_disk": True}}
-    file = qdrant_new.create_local(folder / "qdrant", COLLECTION, settings)
-    part = Part(
-        name=f"qdrant/collection/{COLLECTION}/storage.sqlite",
-        engine="qdrant-local",
-        role=Role.CANONICAL,
-        path=str(file),
-        maps=(_map(COLLECTION, "", "vector"),),
+    settings = mem0.collection_settings(wish.dims)
+    qdrant_new.create_local(folder / "qdrant", COLLECTION, settings)
+    store = discover([folder])[0]
+    parts = tuple(
+        msgspec.structs.replace(part, maps=(_map(COLLECTION, "", "vector"),)) if part.engine == "qdrant-local" else part
+        for part in store.parts
     )
-    return Store(system=mem0.name, path=str(folder), root=str(folder), parts=(part,), records=0)
+    return msgspec.structs.replace(store, parts=parts, records=0)
 
 
 def _in_server(url: str, dims: int) -> Part:
@@ -83,7 +91,7 @@ def _in_server(url: str, dims: int) -> Part:
         return Part(name="postgres", engine="postgres", role=Role.CANONICAL, path=bare, include=(table,), maps=maps)
     name = unquote(urlsplit(bare).path.strip("/").rpartition("/")[2]) or COLLECTION
     part = servers.collection(bare, "qdrant", name)
-    qdrant_new.create(part.path, {"vectors": {"size": dims, "distance": "Cosine", "on_disk": True}})
+    qdrant_new.create(part.path, mem0.collection_settings(dims))
     return Part(name=part.name, engine="qdrant", role=Role.CANONICAL, path=part.path, maps=(_map(name, "", "vector"),))
 
 

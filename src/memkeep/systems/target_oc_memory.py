@@ -12,7 +12,7 @@ from memkeep.records.shape import SIDE_TABLE, Row
 from memkeep.systems import oc_memory
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
-from memkeep.systems.target import Wish
+from memkeep.systems.target import Wish, is_valid
 
 name = oc_memory.name
 names: tuple[str, ...] = (oc_memory.name,)
@@ -34,6 +34,11 @@ CREATE VIRTUAL TABLE mem_fts USING fts5(content, scene, cell_type, tags);
 _UNKNOWN = "1970-01-01T00:00:00"
 
 
+def hides(made: Record) -> bool:
+    """Say no: every cell is found."""
+    return is_valid(made)
+
+
 def identity(system: str, identity: str) -> str:
     """Return a number: the product's ids are its own to give, so these begin far above them."""
     return as_number(system, identity)
@@ -44,7 +49,12 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
     if map_.collection != "cells":
         return row
     times = row.get("created_at") or row.get("updated_at") or _UNKNOWN
-    filled = {"scene": made.scope or "unconsolidated", "cell_type": made.category or "fact", "tags": json.dumps([])}
+    filled: Row = {
+        "scene": made.scope or "unconsolidated",
+        "cell_type": made.category or "fact",
+        "tags": json.dumps([]),
+    }
+    filled |= {"salience": 0.5, "source": "", "access_count": 0}
     filled |= {"created_at": times, "updated_at": row.get("updated_at") or times, "content": made.text}
     return filled | row | {"id": int(row["id"])}
 

@@ -14,7 +14,7 @@ from memkeep.model import Store, TableMap
 from memkeep.records.ids import as_uuid
 from memkeep.records.record import Record
 from memkeep.records.shape import Row
-from memkeep.systems import openmemory
+from memkeep.systems import mem0, openmemory
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
 from memkeep.systems.openmemory_maps import MEMORIES, POINTS
@@ -30,6 +30,11 @@ _USER, _APP = "default_user", "openmemory"  # the product's own for whom nobody 
 _STATES = {"active", "paused", "archived", "deleted"}
 _GONE = {"superseded": "archived"}
 _TIME = "1970-01-01 00:00:00.000000"
+
+
+def hides(made: Record) -> bool:  # noqa: ARG001 - the contract's signature
+    """Say yes: a memory has a state."""
+    return True
 
 
 def identity(system: str, identity: str) -> str:
@@ -93,7 +98,7 @@ def create(name: str, place: str, wish: Wish) -> Store:  # noqa: ARG001 - the co
     served = [part for part in store.parts if part.engine == "qdrant"]
     if wish.dims is None:
         return store
-    settings = {"vectors": {"size": wish.dims, "distance": "Cosine", "on_disk": True}}
+    settings = mem0.collection_settings(wish.dims)
     for part in served[:1]:
         qdrant_new.create(part.path, settings)
     if not served:

@@ -19,7 +19,7 @@ from memkeep.records.shape import Shape
 from memkeep.systems import servers
 from memkeep.systems.base import Known, Places, Refine
 from memkeep.systems.look import Look
-from memkeep.systems.maps import table_map
+from memkeep.systems.maps import side_map, table_map
 
 name = "thanos"
 URL = "THANOS_MEMORY_DATABASE_URL"
@@ -186,7 +186,7 @@ def _relationship_maps(tables: Mapping[str, list[str]]) -> tuple[TableMap, ...]:
         for table, fields, unique in others
         if table in tables
     ]
-    return (joins, *found)
+    return (joins, *found, *filter(None, (side_map(tables),)))
 
 
 def _is_relationships(tables: Mapping[str, list[str]]) -> bool:

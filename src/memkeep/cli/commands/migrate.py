@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count
 from memkeep.cli.words import SNAPSHOT, verb
 
 if TYPE_CHECKING:
     from memkeep.engines.merging import Conflict
-    from memkeep.ops.migrate import MigrateResult
 
 
 @verb(example="memkeep migrate ~/.openclaw/memory.db --to openclaw-hybrid:~/.openclaw/memory --dry-run")
@@ -43,6 +41,7 @@ def command(
     changes only where the field is OLD. Vectors go along where size and model fit; `memkeep embed` makes the others.
     """
     from memkeep.cli.progress import listening
+    from memkeep.cli.views import show_moved
     from memkeep.cli.wiring import has_vault, open_vault, settings
     from memkeep.ops.migrate import change_of, migrate
     from memkeep.ops.outcome import status_of
@@ -62,33 +61,4 @@ def command(
             config=config,
             events=events,
         )
-    return Reply(result, lambda out: render(out, result), exit=status_of(result.findings))
-
-
-def render(out: Printer, result: "MigrateResult") -> None:
-    """Write what was moved, field by field."""
-    from memkeep.cli.views import show_findings
-
-    word = "Would move " if result.dry_run else "Moved "
-    what = f"{count(result.records, 'record')}, {count(result.relationships, 'relationship')}"
-    made = " (new)" if result.created else ""
-    out.advice(word, Span(what, "bold"), f" of {result.from_system} into {result.to_system}, {result.to}{made}")
-    for fate, title, manner in (
-        ("native", "kept", "good"),
-        ("metadata", "carried beside", "warn"),
-        ("lost", "no place for", "bad"),
-    ):
-        names = [f"{one.field} ({one.records:,})" for one in result.fields if one.fate == fate]
-        if names:
-            out.advice("  ", Span(f"{title}: ", manner), ", ".join(names))
-    for one in result.merged.tables if result.merged else ():
-        changes = f"{one.inserted} inserted, {one.updated} updated, {one.skipped} skipped, {one.same} the same"
-        out.line(f"  {one.table}: {changes}")
-    show_findings(out, result.findings)
-    if result.dry_run:
-        out.advice("Nothing was written: this was a dry run.")
-        return
-    if result.kept:
-        out.line("The target as it was is snapshot ", result.kept[:12])
-    if result.undo:
-        out.line(Span("Undo: ", "dim"), result.undo)
+    return Reply(result, lambda out: show_moved(out, result), exit=status_of(result.findings))

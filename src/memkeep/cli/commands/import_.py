@@ -1,0 +1,62 @@
+"""`memkeep import`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from memkeep.cli.face import Face, Reply
+from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.words import verb
+
+if TYPE_CHECKING:
+    from memkeep.engines.merging import Conflict
+    from memkeep.ops.imports import ImportResult
+
+
+@verb(example="memkeep import ~/export --into ~/.openclaw/memory.db --dry-run")
+@click.argument("path", metavar="FILE|DIR", type=click.Path(), help="An export of memkeep, or what a product wrote.")
+@click.option(
+    "--into", metavar="STORE", required=True, help="A path, a URL, a name; `system:path` for one that is to be made."
+)
+@click.option("--map", "changes", metavar="FIELD=VALUE", multiple=True, help="Change a field, as scope=agent:main.")
+@click.option(
+    "--conflict",
+    type=click.Choice(["skip", "update", "fail", "newer"]),
+    help="What happens to a record that is there with other values (skip).",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def command(
+    face: Face, *, path: str, into: str, changes: tuple[str, ...], conflict: "Conflict | None", dry_run: bool
+) -> Reply:
+    """Put an export, or what a product wrote, into a store.
+
+    The format is told by content. Ids, times, scopes and counters are kept; every record that can't be read is named
+    and the others go in. A second run changes nothing. A store that is there is kept as a snapshot first.
+    """
+    from memkeep.cli.progress import listening
+    from memkeep.cli.wiring import has_vault, open_vault, settings
+    from memkeep.ops.imports import import_
+    from memkeep.ops.migrate import change_of
+    from memkeep.ops.outcome import status_of
+
+    config = settings(face)
+    vault = open_vault(face, config) if has_vault(face, config) else None
+    with listening(face) as events:
+        result = import_(
+            vault,
+            path,
+            into,
+            changes=[change_of(text) for text in changes],
+            conflict=conflict or "skip",
+            dry_run=dry_run,
+            config=config,
+            events=events,
+        )
+    return Reply(result, lambda out: _render(out, result), exit=status_of(result.findings))
+
+
+def _render(out: Printer, result: "ImportResult") -> None:
+    from memkeep.cli.views import show_moved
+
+    out.advice("Read ", Span(result.format, "bold"), f": {count(len(result.refused), 'record')} refused")
+    show_moved(out, result)

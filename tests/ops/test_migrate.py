@@ -1,0 +1,201 @@
+"""Memory moved from any product into any other, and back."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import lancedb
+import msgspec
+import pytest
+
+from memkeep.errors import RefusedError, UsageError
+from memkeep.ops import records
+from memkeep.ops.migrate import MigrateResult, change_of, migrate
+from memkeep.records.record import Record, Relationship
+
+Copy = Callable[..., Path]
+
+SOURCES = {
+    "oc-memory": ("oc-memory", "memory.db"),
+    "hybrid": ("hybrid-2026.4.273", "memory"),
+    "pro": ("pro-1.1.0-beta.11", "lancedb-pro"),
+    "legacy": ("memory-lancedb-2026.3.13", "lancedb"),
+    "openmemory": ("openmemory", ""),
+    "mem0": ("mem0-local", ""),
+}
+TARGETS = ("oc-memory", "openclaw-hybrid", "memory-lancedb-pro", "mem0", "openmemory")
+
+
+def source_of(name: str, copy_store: Copy) -> str:
+    folder, inside = SOURCES[name]
+    return str(copy_store(folder) / inside)
+
+
+def read(place: str | Path) -> tuple[list[Record], list[Relationship]]:
+    with records.of(None, str(place)) as source:
+        return list(source.records()), list(source.relationships())
+
+
+def moved(source: str, to: str, **more: object) -> MigrateResult:
+    return migrate(None, source, to, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("name", SOURCES)
+def test_there_and_back_gives_the_same_records(name: str, to: str, copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of(name, copy_store)
+    place = tmp_path / ("new.db" if to == "oc-memory" else "new")
+    result = moved(source, f"{to}:{place}")
+    assert result.merged is not None
+    assert not result.merged.failed
+    before, joined = read(source)
+    after, joined_after = read(place)
+    lost = {one.field.removeprefix("collection ") for one in result.fields if one.fate == "lost"}
+    known = {(one.system, one.collection) for one in before}
+    wanted = [one for one in before if one.collection not in lost]
+    found = [one for one in after if (one.system, one.collection) in known]
+    assert sorted(map(_key, found)) == sorted(map(_key, _without_lost(wanted, lost)))
+    assert joined_after == (joined if "relationships" not in lost else [])
+
+
+def _key(made: Record) -> str:
+    return repr(msgspec.structs.replace(made, vectors=dict(sorted(made.vectors.items()))))
+
+
+def _without_lost(made: list[Record], lost: set[str]) -> list[Record]:
+    """Return records without what the plan said would be lost: here, vectors that the target has no place for."""
+    nameless = "the name of the vectors' model" in lost
+    return [
+        msgspec.structs.replace(
+            one,
+            vectors={
+                name: msgspec.structs.replace(vector, model=None if nameless else vector.model)
+                for name, vector in one.vectors.items()
+                if f"vectors.{name}" not in lost
+            },
+        )
+        for one in made
+    ]
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_second_run_changes_nothing(to: str, copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("hybrid", copy_store)
+    place = tmp_path / ("new.db" if to == "oc-memory" else "new")
+    moved(source, f"{to}:{place}")
+    planned = moved(source, f"{to}:{place}", dry_run=True, conflict="update")
+    again = moved(source, f"{to}:{place}", conflict="update")
+    assert planned.merged is not None
+    assert again.merged is not None
+    assert planned.merged == again.merged
+    assert (again.merged.inserted, again.merged.updated, again.merged.skipped) == (0, 0, 0)
+    assert again.merged.same >= 40
+
+
+def test_a_dry_run_makes_nothing(copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("oc-memory", copy_store)
+    result = moved(source, f"openclaw-hybrid:{tmp_path / 'new'}", dry_run=True)
+    assert result.created
+    assert not (tmp_path / "new").exists()
+    assert {one.field for one in result.fields if one.fate == "lost"} == set()
+
+
+def test_the_database_finds_what_oc_memory_was_given(copy_store: Copy, tmp_path: Path) -> None:
+    moved(source_of("hybrid", copy_store), f"oc-memory:{tmp_path / 'new.db'}")
+    with sqlite3.connect(tmp_path / "new.db") as con:
+        cells = con.execute("SELECT count(*) FROM mem_cells").fetchone()[0]
+        found = con.execute("SELECT count(*) FROM mem_fts JOIN mem_cells c ON c.id = mem_fts.rowid").fetchone()[0]
+        hit = con.execute("SELECT count(*) FROM mem_fts WHERE mem_fts MATCH 'Generated'").fetchone()[0]
+        sizes = {row[0] for row in con.execute("SELECT length(embedding) FROM mem_cells")}
+        assert json.loads(con.execute("SELECT tags FROM mem_cells WHERE tags != '[]' LIMIT 1").fetchone()[0])
+    assert cells == found == 40
+    assert hit > 0
+    assert sizes == {64}
+
+
+def test_a_fact_that_was_superseded_is_not_recalled_by_oc_memory_and_not_lost(copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("hybrid", copy_store)
+    gone = [one for one in read(source)[0] if one.status == "superseded"]
+    moved(source, f"oc-memory:{tmp_path / 'new.db'}")
+    with sqlite3.connect(tmp_path / "new.db") as con:
+        texts = {row[0] for row in con.execute("SELECT content FROM mem_cells")}
+    assert gone
+    assert not texts & {one.text for one in gone}
+    assert [one for one in read(tmp_path / "new.db")[0] if one.status == "superseded"] == gone
+
+
+def test_lancedb_opens_what_pro_was_given(copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("legacy", copy_store)
+    moved(source, f"memory-lancedb-pro:{tmp_path / 'new'}")
+    table = lancedb.connect(tmp_path / "new").open_table("memories")
+    rows = table.to_arrow().to_pylist()
+    before = {one.id: one for one in read(source)[0]}
+    assert {row["id"] for row in rows} == set(before)
+    assert {row["scope"] for row in rows} == {"global"}
+    assert all(json.loads(row["metadata"])["state"] == "confirmed" for row in rows)
+    wanted = before[rows[0]["id"]]
+    nearest = table.search(rows[0]["vector"]).limit(1).to_list()[0]
+    assert nearest["text"] == wanted.text
+    assert len(list((tmp_path / "new" / "memories.lance" / "data").iterdir())) == 1
+
+
+def test_sqlite_and_lancedb_open_what_hybrid_was_given(copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("oc-memory", copy_store)
+    moved(source, f"openclaw-hybrid:{tmp_path / 'new'}")
+    with sqlite3.connect(tmp_path / "new" / "facts.db") as con:
+        rows = con.execute("SELECT id, text, created_at, typeof(created_at) FROM facts").fetchall()
+        assert con.execute("SELECT count(*) FROM facts_fts WHERE facts_fts MATCH 'Debian'").fetchone()[0] == 1
+    table = lancedb.connect(tmp_path / "new" / "lancedb").open_table("memories")
+    assert {row[3] for row in rows} == {"integer"}
+    assert len(rows) == 7
+    assert {row["id"] for row in table.to_arrow().to_pylist()} < {row[0] for row in rows}
+
+
+def test_mem0_itself_reads_and_finds_what_it_was_given(copy_store: Copy, tmp_path: Path) -> None:
+    from mem0.vector_stores.qdrant import Qdrant
+
+    source = source_of("hybrid", copy_store)
+    moved(source, f"mem0:{tmp_path / 'new'}")
+    before = {one.id: one for one in read(source)[0]}
+    store = Qdrant(collection_name="mem0", embedding_model_dims=16, path=str(tmp_path / "new" / "qdrant"), on_disk=True)
+    points, _ = store.client.scroll("mem0", limit=100, with_vectors=True)
+    assert {point.id: point.payload["data"] for point in points} == {
+        one.id: one.text for one in before.values() if one.primary
+    }
+    asked = next(point for point in points if before[point.id].status == "active")
+    vector = asked.vector[""] if isinstance(asked.vector, dict) else asked.vector
+    assert store.search(query="", vectors=list(vector), top_k=1)[0].id == asked.id
+    store.client.close()
+
+
+def test_fields_can_be_changed_on_the_way(copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("pro", copy_store)
+    moved(source, f"memory-lancedb-pro:{tmp_path / 'new'}", changes=[change_of("scope:global=agent:main")])
+    before, after = read(source)[0], read(tmp_path / "new")[0]
+    assert any(one.scope == "global" for one in before)
+    assert not any(one.scope == "global" for one in after)
+    with pytest.raises(UsageError, match="text"):
+        change_of("text=x")
+
+
+def test_a_place_with_something_in_it_is_refused(copy_store: Copy, tmp_path: Path) -> None:
+    (tmp_path / "new.db").write_bytes(b"mine")
+    with pytest.raises(RefusedError, match=r"new\.db"):
+        moved(source_of("legacy", copy_store), f"oc-memory:{tmp_path / 'new.db'}")
+    assert (tmp_path / "new.db").read_bytes() == b"mine"
+
+
+def test_a_store_of_another_product_is_refused(copy_store: Copy) -> None:
+    other = source_of("pro", copy_store)
+    with pytest.raises(UsageError, match="openclaw-lancedb"):
+        moved(source_of("legacy", copy_store), f"openclaw-hybrid:{other}")
+
+
+def test_vectors_of_another_size_are_said_and_left(copy_store: Copy, tmp_path: Path) -> None:
+    moved(source_of("legacy", copy_store), f"memory-lancedb-pro:{tmp_path / 'new'}")
+    result = moved(source_of("oc-memory", copy_store), f"memory-lancedb-pro:{tmp_path / 'new'}")
+    assert result.vectors.left == 5
+    assert "768" in result.vectors.reason
+    assert any(one.code == "vectors_left" for one in result.findings)
+    assert len(read(tmp_path / "new")[0]) == 19
