@@ -78,6 +78,13 @@ def _mirror(world: World) -> Path:
     return place
 
 
+def _entities(world: World) -> Path:
+    """Return a file as the reference server of MCP writes it."""
+    file = world.vault.parent / "memory.jsonl"
+    file.write_text('{"type":"entity","name":"Ada","entityType":"person","observations":["likes tea"]}\n')
+    return file
+
+
 def words_for(verb: str, world: World) -> list[Any]:
     """Return a use of a verb that succeeds."""
     return {
@@ -98,6 +105,8 @@ def words_for(verb: str, world: World) -> list[Any]:
         "pack": ["pack", "latest", "-o", world.vault.parent / "memory.tar.zst"],
         "estimate": ["estimate", world.store],
         "export": ["export", "latest", "--format", "json", "-o", world.vault.parent / "export"],
+        "import": ["import", _entities(world), "--into", f"oc-memory:{world.vault.parent / 'imported.db'}"],
+        "migrate": ["migrate", "latest", "--to", f"oc-memory:{world.vault.parent / 'moved.db'}"],
         "forget": ["forget", "--keep-last", "1"],
         "prune": ["prune"],
         "key": ["key", "list"],

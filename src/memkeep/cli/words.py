@@ -1,6 +1,5 @@
 """The verbs as click commands: loaded when used, with the options that stand before or after any verb."""
 
-import keyword
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -124,7 +123,7 @@ class Root(click.Group):
         """Import and return a verb."""
         if cmd_name not in VERBS:
             return None
-        module = import_module(f"memkeep.cli.commands.{cmd_name}{'_' * keyword.iskeyword(cmd_name)}")
+        module = import_module(f"memkeep.cli.commands.{cmd_name}")
         command: click.Command = module.command
         return command
 

@@ -1,4 +1,4 @@
-"""`memkeep import`."""
+"""`memkeep import`."""  # noqa: N999 - the verb is a word of Python
 
 from typing import TYPE_CHECKING
 
