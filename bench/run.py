@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from embedding import embedding_bench, embedding_rows
 from lance_days import lance_bench, lance_rows
 from measure import WORKLOAD, Table
 from million_chunks import index_rows, million_chunks
@@ -57,6 +58,7 @@ def report(results: dict[str, Any], args: argparse.Namespace) -> str:
         index_rows(table, results["index"])
     if "records" in results:
         records_rows(table, results["records"])
+        embedding_rows(table, results["embedding"])
     bare, ours = startup()
     table.row(
         "`memkeep --help`, ms (beside it the bare interpreter)", "<= 7 x", f"{ours:.0f}", f"({bare:.0f})", ours / bare
@@ -111,6 +113,7 @@ def main() -> None:
         if "records" in args.kinds.split(","):
             print("records ...", flush=True)
             results["records"] = records_bench(Path(folder) / "records", args)
+            results["embedding"] = embedding_bench(Path(folder) / "embedding")
         if "servers" in args.kinds.split(","):
             print("servers ...", flush=True)
             results["servers"] = servers_bench(Path(folder) / "servers", args)

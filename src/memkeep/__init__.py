@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from memkeep.model import Rung as Rung
     from memkeep.model import Severity as Severity
     from memkeep.model import Store as Store
+    from memkeep.ops.embedder import Embedder as Embedder
 
 _HOMES = {
+    "Embedder": "memkeep.ops.embedder",
     "Events": "memkeep.events",
     "Finding": "memkeep.model",
     "Omission": "memkeep.model",
@@ -42,6 +44,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Embedder",
     "Events",
     "Finding",
     "Omission",

@@ -25,6 +25,8 @@ from memkeep.ops.audit import AuditResult
 from memkeep.ops.backup import BackupResult, Secrets
 from memkeep.ops.copy import CopyResult
 from memkeep.ops.diff import DiffResult
+from memkeep.ops.embed import EmbedResult
+from memkeep.ops.embedder import Embedder
 from memkeep.ops.estimate import BackupEstimate, RestoreEstimate
 from memkeep.ops.export import ExportResult
 from memkeep.ops.exported import VerifiedExport
@@ -38,6 +40,7 @@ from memkeep.ops.restore import RestoreResult
 from memkeep.ops.search import SearchResult
 from memkeep.ops.snapshots import ShowResult, SnapshotList
 from memkeep.ops.status import StatusResult
+from memkeep.ops.vectors import VectorsReport
 from memkeep.ops.verify import VerifyReport
 from memkeep.vault.vault import Vault
 
@@ -204,6 +207,24 @@ class OpenVault:
             config=self._config,
             events=events,
         )
+
+    def embed(
+        self, store: Place, asked: Embedder | None = None, *, every: bool = False, events: Events = SILENT
+    ) -> EmbedResult:
+        """Make the vectors of a live store's texts, the missing ones or all; what it was is kept as a snapshot."""
+        from memkeep.ops.embed import EmbedOptions, embed
+        from memkeep.ops.records import store_at
+
+        live = store_at(fspath(store), self._config)
+        return embed(self._vault, live, asked or Embedder(), EmbedOptions(every=every), events=events)
+
+    def look_at_vectors(
+        self, name: str = "latest", asked: Embedder | None = None, *, sample: int = 20, events: Events = SILENT
+    ) -> VectorsReport:
+        """Say whether the vectors of a snapshot or a store are of one model; with `asked` of which."""
+        from memkeep.ops.vectors import look
+
+        return look(self._vault, name, asked, sample=sample, config=self._config, events=events)
 
     def pack(
         self,

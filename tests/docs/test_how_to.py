@@ -10,7 +10,7 @@ from memkeep.config import load
 from memkeep.ops.run import planned
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
-WITH_COMMANDS = ("export.md", "openmemory.md", "server-stores.md", "thanos.md")
+WITH_COMMANDS = ("embed.md", "export.md", "openmemory.md", "server-stores.md", "thanos.md")
 
 
 @pytest.mark.parametrize("page", ["server-stores.md", "thanos.md"])

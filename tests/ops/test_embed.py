@@ -1,16 +1,22 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from memkeep.errors import EmbedderError, RefusedError, UsageError
+from memkeep.errors import EmbedderError, FileError, RefusedError, UsageError
 from memkeep.library import OpenVault, discover
 from memkeep.model import Store
-from memkeep.ops import run_state
-from memkeep.ops.embed import EmbedOptions, embed
+from memkeep.ops import records, run_state
+from memkeep.ops.embed import EmbedOptions, embed, embed_export
 from memkeep.ops.embed_write import Writing
 from memkeep.ops.embedder import Embedder
+from memkeep.ops.export import export
+from memkeep.ops.exported import metadata_of, verify_export
+from memkeep.ops.records import Filters
+from memkeep.records.formats.catalog import FORMATS
+from memkeep.records.record import Record
 from memkeep.testing.embedder import Embedder as Endpoint
 from memkeep.testing.embedder import embedder
 
@@ -105,8 +111,6 @@ def test_what_another_model_made_is_not_mixed_with(pro: Store, endpoint: Endpoin
 def test_a_model_that_the_store_does_not_name_is_refused_before_anybody_is_asked(
     pro: Store, endpoint: Endpoint
 ) -> None:
-    import msgspec
-
     named = msgspec.structs.replace(pro, fingerprint={"embedding": {"provider": "ollama", "model": "nomic-embed-text"}})
     with pytest.raises(RefusedError, match="are to be of nomic-embed-text, not of m"):
         embed(None, named, ollama(endpoint))
@@ -217,3 +221,52 @@ def test_nobody_saying_which_model_or_where_is_told(pro: Store, monkeypatch: pyt
     ):
         with pytest.raises(UsageError, match=said):
             embed(None, pro, asked, ALL, environ={})
+
+
+@pytest.mark.parametrize("format_", ["json", "jsonl", "parquet", "alf"])
+def test_an_export_gets_the_vectors_that_it_lacks_and_is_whole(
+    copy_store: Callable[..., Path], tmp_path: Path, format_: str
+) -> None:
+    store, folder = copy_store("oc-memory") / "memory.db", tmp_path / "exported"
+    with records.of(None, str(store), filters=Filters(vectors=False)) as source:
+        export(source, folder, format_)
+    before = {made.id: made for made in _read(folder, format_)}
+    assert not any(made.vectors for made in before.values())
+    with embedder(dims=24) as server:
+        asked = Embedder(url=server.url)
+        result = embed_export(str(folder), asked)
+        assert embed_export(str(folder), asked).wanted == 0
+    assert not verify_export(folder).findings
+    after = {made.id: made for made in _read(folder, format_)}
+    memories = [made for made in before.values() if made.primary]
+    assert result.written == result.wanted == len(memories)
+    for made in memories:
+        vector = after[made.id].vectors[""]
+        assert vector.data == server.vectors("nomic-embed-text", [made.text])[0].tobytes()
+        assert vector.model == "ollama/nomic-embed-text"
+        assert msgspec.structs.replace(after[made.id], vectors={}) == made
+    assert after.keys() == before.keys()
+    assert "vectors" not in metadata_of(folder)["filters"]
+
+
+def test_an_export_that_was_changed_or_that_loses_things_is_not_written_anew(
+    copy_store: Callable[..., Path], tmp_path: Path, endpoint: Endpoint
+) -> None:
+    store = copy_store("oc-memory") / "memory.db"
+    for format_, kind in (("json", FileError), ("markdown", UsageError)):
+        folder = tmp_path / format_
+        with records.of(None, str(store)) as source:
+            export(source, folder, format_)
+        if format_ == "json":
+            data = (folder / "export.json").read_bytes()
+            (folder / "export.json").write_bytes(data.replace(b"a", b"b", 1))
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(kind):
+            embed_export(str(folder), Embedder(url=endpoint.url))
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert endpoint.requests == 0
+
+
+def _read(folder: Path, format_: str) -> list[Record]:
+    found = next(one for one in FORMATS if one.name == format_)
+    return [made for made in found.read(folder) if isinstance(made, Record)]

@@ -13,27 +13,24 @@ from pathlib import Path
 
 import msgspec
 
-from memkeep import clock
 from memkeep.embedding.base import Provider
 from memkeep.embedding.journal import Journal
 from memkeep.embedding.pace import Pace
 from memkeep.embedding.work import Item
 from memkeep.embedding.work import embed as make
-from memkeep.engines.catalog import engine
-from memkeep.engines.rows import RowEngine
-from memkeep.errors import MemkeepError, RefusedError, StoreError
+from memkeep.errors import MemkeepError, RefusedError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Severity, Store
 from memkeep.ops import embedder, run_state
+from memkeep.ops.embed_body import Body
 from memkeep.ops.embed_check import OTHER, Compared, Sample, compare, shown
-from memkeep.ops.embed_texts import Place, Waiting, key_of, opened, places, sendable, usable
-from memkeep.ops.embed_write import Unwritten, Writing, Written
+from memkeep.ops.embed_folder import FolderBody
+from memkeep.ops.embed_store import StoreBody
+from memkeep.ops.embed_texts import Waiting, key_of, sendable, usable
+from memkeep.ops.embed_write import Unwritten
 from memkeep.ops.embedder import Configured, Embedder
-from memkeep.ops.in_server import park
 from memkeep.ops.scratch import scratch
 from memkeep.vault.vault import Vault
-
-_ANY_SIZE = frozenset({"sqlite"})  # engines whose columns take vectors of any size
 
 
 class EmbedOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,19 +93,36 @@ def embed(
     Raises `RefusedError` (`other_model`, `mixed_models`, `no_vault`), `EmbedderError`, `StoreError`. What was paid for
     is kept for the next run.
     """
-    known = embedder.configured(store.system, store.fingerprint)
-    chosen = _places(store)
-    if not options.every:
-        _refuse_other_name(store, asked, known)
-    elif options.snapshot and not options.dry_run and vault is None:
+    if options.every and options.snapshot and not options.dry_run and vault is None:
         raise RefusedError(
             "there is no vault to keep the vectors in that are replaced",
             hint="memkeep init   # or give --no-snapshot, to have no way back",
             code="no_vault",
         )
+    return _embed(StoreBody(store, vault if options.snapshot else None), asked, options, events, environ)
+
+
+def embed_export(
+    folder: str,
+    asked: Embedder,
+    options: EmbedOptions = DEFAULTS,
+    *,
+    events: Events = SILENT,
+    environ: Mapping[str, str] = os.environ,
+) -> EmbedResult:
+    """Make vectors and write them into the folder of an export. Raises what `embed` does, and `FileError`."""
+    return _embed(FolderBody(folder, events), asked, options, events, environ)
+
+
+def _embed(
+    body: Body, asked: Embedder, options: EmbedOptions, events: Events, environ: Mapping[str, str]
+) -> EmbedResult:
+    known = embedder.configured(body.system, body.fingerprint)
+    if not options.every:
+        _refuse_other_name(body, asked, known)
     provider = embedder.provider(asked, known, Pace(options.parallel, options.rate), environ)
     try:
-        return _Run(vault, store, provider, options, events).run(chosen, asked, known)
+        return _Run(body, provider, options, events).run(asked, known)
     finally:
         provider.close()
 
@@ -116,34 +130,34 @@ def embed(
 class _Run:
     """One run."""
 
-    def __init__(
-        self, vault: Vault | None, store: Store, provider: Provider, options: EmbedOptions, events: Events
-    ) -> None:
-        self._vault = vault
-        self._store = store
+    def __init__(self, body: Body, provider: Provider, options: EmbedOptions, events: Events) -> None:
+        self._body = body
         self._provider = provider
         self._options = options
         self._events = events
         self._why: dict[bytes, str] = {}  # texts that the provider refused
         self._embedded = 0
 
-    def run(self, chosen: list[Place], asked: Embedder, known: Configured) -> EmbedResult:
+    def run(self, asked: Embedder, known: Configured) -> EmbedResult:
+        every = self._options.every
         with ExitStack() as stack:
             waiting = Waiting(stack.enter_context(scratch()))
             stack.callback(waiting.close)
-            sample = self._read(chosen, waiting)
-            dims = self._dims(chosen, waiting.dims)
+            sample = self._read(waiting)
+            dims = self._dims(waiting.dims)
             journal = stack.enter_context(Journal(self._journal()))
             if dims is not None and journal.dims not in (None, dims):
                 journal.clear()  # of the model as it was once
             result = self._planned(waiting, journal, dims)
             if self._options.dry_run or not waiting.rows:
                 return result
-            with self._said(journal, every=self._options.every):
-                snapshot = self._park()
-                compared = [] if self._options.every else self._check(sample)
+            with self._said(journal):
+                kept, undo = self._body.keep(self._events)
+                compared = [] if every else self._check(sample)
                 self._make(waiting, journal, dims, result.texts)
-                written = self._write(chosen, journal, snapshot)
+                written = self._body.write(
+                    journal, self._provider, self._why, every=every, kept=kept, events=self._events
+                )
             result = msgspec.structs.replace(result, dims=journal.dims or dims)
             journal.clear()
         refused, changed = _told(written.refused), _told(written.changed)
@@ -154,45 +168,37 @@ class _Run:
             refused=refused,
             changed=changed,
             compared=tuple(compared),
-            snapshot=snapshot,
-            undo=f"memkeep restore {snapshot[:12]} --in-place --confirm={self._store.system}" if snapshot else None,
+            snapshot=kept,
+            undo=undo,
             findings=(*_findings(refused, changed), *_other_settings(asked, known)),
         )
 
-    def _read(self, chosen: list[Place], waiting: Waiting) -> Sample:
+    def _read(self, waiting: Waiting) -> Sample:
         """Find out which texts want a vector, and what the vectors are that are there."""
-        self._events.step(f"reading {self._store.path}")
+        self._events.step(f"reading {self._body.path}")
         sample = Sample()
-        with opened(self._store, chosen) as opening:
-            for place in chosen:
-                for one in opening.texts(place):
-                    if not one.text.strip():
-                        continue
-                    waiting.seen += 1
-                    good = usable(one.vector)
-                    if good and one.vector is not None:
-                        waiting.dims[one.vector.dims] += 1
-                        sample.add(place.name, one)
-                    if self._options.every or not good:
-                        waiting.add(key_of(self._provider.identity, one.text), sendable(one.text))
+        for place, one in self._body.texts():
+            if not one.text.strip():
+                continue
+            waiting.seen += 1
+            good = usable(one.vector)
+            if good and one.vector is not None:
+                waiting.dims[one.vector.dims] += 1
+                sample.add(place, one)
+            if self._options.every or not good:
+                waiting.add(key_of(self._provider.identity, one.text), sendable(one.text))
         return sample
 
-    def _dims(self, chosen: list[Place], there: Counter[int]) -> int | None:
+    def _dims(self, there: Counter[int]) -> int | None:
         """Return the size that vectors must have; None for any."""
-        fixed: Counter[int] = Counter()
-        for place in chosen:
-            made = engine(place.part.engine)
-            if place.part.engine not in _ANY_SIZE and isinstance(made, RowEngine):
-                columns = made.columns(place.part, place.map.table)
-                fixed[columns.vectors.get(place.vector, 0) if columns else 0] += 1
-        sizes = +Counter({size: count for size, count in fixed.items() if size})
+        sizes = self._body.sizes()
         if not self._options.every:
             sizes = sizes | there
         if len(sizes) > 1:
             said = ", ".join(f"{size} ({count:,})" for size, count in sorted(there.items()))
             raise RefusedError(
-                f"the vectors in {self._store.path} are of several sizes, so of several models: {said}",
-                hint=f"memkeep embed {shlex.quote(self._store.path)} --all",
+                f"the vectors in {self._body.path} are of several sizes, so of several models: {said}",
+                hint=f"memkeep embed {shlex.quote(self._body.path)} --all",
                 code="mixed_models",
             )
         return next(iter(sizes), None)
@@ -205,8 +211,8 @@ class _Run:
             texts += key not in have
             characters += len(text) if key not in have else 0
         return EmbedResult(
-            store=self._store.path,
-            system=self._store.system,
+            store=self._body.path,
+            system=self._body.system,
             provider=self._provider.name,
             model=self._provider.model,
             dims=dims or journal.dims,
@@ -229,13 +235,8 @@ class _Run:
     def _journal(self) -> Path:
         from blake3 import blake3
 
-        name = blake3(f"{self._store.path}\0{self._provider.identity}".encode("utf-8", "surrogateescape")).hexdigest(12)
+        name = blake3(f"{self._body.path}\0{self._provider.identity}".encode("utf-8", "surrogateescape")).hexdigest(12)
         return run_state.made_folder() / f"embed-{name}.journal"
-
-    def _park(self) -> str | None:
-        if self._vault is None or not self._options.snapshot:
-            return None
-        return park(self._vault, self._store, self._events)
 
     def _check(self, sample: Sample) -> list[Compared]:
         """Make some of the vectors that are there again; raises `RefusedError` when another model made them."""
@@ -246,7 +247,7 @@ class _Run:
         cosines = sorted(one.cosine if one.cosine is not None else -1.0 for one in compared)
         if cosines and cosines[len(cosines) // 2] < OTHER:
             raise RefusedError(
-                f"{self._provider.model} did not make the vectors that are in {self._store.path}: "
+                f"{self._provider.model} did not make the vectors that are in {self._body.path}: "
                 f"of {len(compared)} made again the cosines are {shown(compared)}",
                 code="other_model",
             )
@@ -263,53 +264,29 @@ class _Run:
             self._why |= {item.key: reason for item, reason in done.refused}
             self._events.advance(len(done.items) + len(done.refused))
 
-    def _write(self, chosen: list[Place], journal: Journal, kept: str | None) -> Written:
-        writing = Writing(self._store, journal, self._provider.identity, self._why)
-        return writing.write(
-            chosen,
-            every=self._options.every,
-            provider=self._provider.name,
-            model=self._provider.model,
-            now=int(clock.now().timestamp()),
-            kept=kept,
-            events=self._events,
-        )
-
     @contextmanager
-    def _said(self, journal: Journal, *, every: bool) -> Iterator[None]:
+    def _said(self, journal: Journal) -> Iterator[None]:
         """Say of an error what is kept, and what to do about a model that is another."""
         try:
             yield
         except MemkeepError as error:
             if len(journal) and error.unchanged == MemkeepError("").unchanged:
-                error.unchanged = (
-                    f"Nothing was written to the store; {len(journal):,} vectors are kept for when it is run again."
-                )
+                error.unchanged = f"Nothing was written; {len(journal):,} vectors are kept for when it is run again."
             if error.code == "other_model":
-                store = shlex.quote(self._store.path)
+                store = shlex.quote(self._body.path)
                 error.hint = (
-                    f"memkeep migrate {store} --to {self._store.system}:NEW   # its tables take one size of vectors"
-                    if every
+                    f"memkeep migrate {store} --to {self._body.system}:NEW   # its tables take one size of vectors"
+                    if self._options.every
                     else f"memkeep embed {store} --all   # all of them anew, with one model"
                 )
             raise
 
 
-def _places(store: Store) -> list[Place]:
-    chosen = places(store)
-    if not chosen:
-        raise StoreError(
-            f"{store.path} ({store.system}) has no vectors that can be made outside its product",
-            hint=f"memkeep discover {shlex.quote(store.path)}",
-        )
-    return chosen
-
-
-def _refuse_other_name(store: Store, asked: Embedder, known: Configured) -> None:
+def _refuse_other_name(body: Body, asked: Embedder, known: Configured) -> None:
     if asked.model and known.model and not embedder.same_model(asked.model, known.model):
         raise RefusedError(
-            f"the vectors in {store.path} are to be of {known.model}, not of {asked.model}",
-            hint=f"memkeep embed {shlex.quote(store.path)} --all --model {shlex.quote(asked.model)}",
+            f"the vectors in {body.path} are to be of {known.model}, not of {asked.model}",
+            hint=f"memkeep embed {shlex.quote(body.path)} --all --model {shlex.quote(asked.model)}",
             code="other_model",
         )
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 @verb(example="memkeep embed ~/.openclaw/memory.db --provider ollama --model nomic-embed-text")
-@click.argument("store", help="A path, a URL, or a name from the settings.")
+@click.argument(
+    "store", metavar="STORE|DIR", help="A path, a URL, a name from the settings; or the folder of an export."
+)
 @click.option("--missing/--all", "missing", default=True, help="Only texts without a vector, or all anew.")
 @click.option("--model", metavar="M", help="What the store says, unless given; of a local one its folder.")
 @click.option(
@@ -56,15 +58,17 @@ def command(
     ollama: at OLLAMA_URL, or on this machine. openai: any endpoint that speaks as OpenAI's does. local: a folder with a
     model of model2vec or sentence-transformers; nothing is fetched.
 
-    What the store was is kept as a snapshot first. A run that was stopped is gone on with by the same command: what
-    was paid for is not paid again. Vectors of two models are never mixed: a few that are there are made again first,
-    and compared. A text that the model does not take is named, and the others go in.
+    What a store was is kept as a snapshot first; of an export only a format that loses nothing will do. A run that was
+    stopped is gone on with by the same command: what was paid for is not paid again. Vectors of two models are never
+    mixed: a few that are there are made again first, and compared. A text that the model does not take is named, and
+    the others go in.
     """
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import has_vault, open_vault, settings
     from memkeep.embedding.pace import rate as per_second
     from memkeep.errors import PROBLEMS
-    from memkeep.ops.embed import EmbedOptions, embed
+    from memkeep.ops.embed import EmbedOptions, embed, embed_export
+    from memkeep.ops.embed_folder import is_export
     from memkeep.ops.embedder import Embedder
     from memkeep.ops.records import store_at
 
@@ -78,11 +82,15 @@ def command(
         dry_run=dry_run,
     )
     asked = Embedder(provider=provider, model=model, url=url, key=_key(key_file), dims=dims)
-    live = store_at(store, config)
-    wants_vault = not (no_snapshot or dry_run) and has_vault(face, config)
-    vault = open_vault(face, config) if wants_vault else None
-    with listening(face) as events:
-        result = embed(vault, live, asked, options, events=events)
+    if is_export(store):
+        with listening(face) as events:
+            result = embed_export(store, asked, options, events=events)
+    else:
+        live = store_at(store, config)
+        wants_vault = not (no_snapshot or dry_run) and has_vault(face, config)
+        vault = open_vault(face, config) if wants_vault else None
+        with listening(face) as events:
+            result = embed(vault, live, asked, options, events=events)
     return Reply(result, lambda out: _render(out, result), exit=PROBLEMS if result.refused or result.changed else 0)
 
 
