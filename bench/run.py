@@ -25,13 +25,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from embedding import embedding_bench, embedding_rows
 from lance_days import lance_bench, lance_rows
 from measure import WORKLOAD, Table
 from million_chunks import index_rows, million_chunks
 from record_files import records_bench, records_rows
 from servers import servers_bench, servers_rows
 from sqlite_days import sqlite_bench, sqlite_rows
+
+from embedding import embedding_bench, embedding_rows
 
 
 def startup(runs: int = 15) -> tuple[float, float]:
