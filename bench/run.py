@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from duplicates import duplicates_bench, duplicates_rows
 from lance_days import lance_bench, lance_rows
 from measure import WORKLOAD, Table
 from million_chunks import index_rows, million_chunks
@@ -74,6 +75,10 @@ def report(results: dict[str, Any], args: argparse.Namespace) -> str:
         if name in results:
             size += f", {results[name]['size']:.0f} MB of {name}"
     lines = [f"{size}; {machine}; {versions}.", "", *table.lines]
+    if "duplicates" in results:
+        beside = Table("numpy")
+        duplicates_rows(beside, results["duplicates"])
+        lines += ["", *beside.lines]
     if "servers" in results:
         lines += ["", *servers_rows(results["servers"])]
     return "\n".join(lines)
@@ -115,6 +120,7 @@ def main() -> None:
             print("records ...", flush=True)
             results["records"] = records_bench(Path(folder) / "records", args)
             results["embedding"] = embedding_bench(Path(folder) / "embedding")
+            results["duplicates"] = duplicates_bench()
         if "servers" in args.kinds.split(","):
             print("servers ...", flush=True)
             results["servers"] = servers_bench(Path(folder) / "servers", args)

@@ -6,7 +6,7 @@ load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
 # ruff: noqa: S608 - names can't be bound; `postgres_tables.quote` quotes them
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,14 @@ from memkeep.engines.postgres_catalogue import relations
 from memkeep.engines.postgres_connect import connected
 from memkeep.engines.postgres_freeze import Taken, choose, snapshot, states, take
 from memkeep.engines.postgres_image import Image
-from memkeep.engines.rows import Columns, Rows
+from memkeep.engines.rows import Columns, Gone, Rows
 from memkeep.errors import MemkeepError, StoreError
 from memkeep.events import Events
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity
 from memkeep.records.groups import Group
 
 if TYPE_CHECKING:
+    from memkeep.engines.postgres_delete import PostgresDelete
     from memkeep.engines.postgres_merge import PostgresMerge
     from memkeep.engines.postgres_pairs import Source
 
@@ -184,6 +185,18 @@ class PostgresEngine:
             left = (*one.result.left, *left_out(rows, live.maps))
             one.result = msgspec.structs.replace(one.result, left=left)
             yield one
+
+    @contextmanager
+    def delete_rows(self, live: Part, gone: Sequence[Gone]) -> "Iterator[PostgresDelete]":
+        """Delete rows of the live tables."""
+        from memkeep.engines.postgres_delete import PostgresDelete
+
+        with connected(live.path) as connection:
+            try:
+                yield PostgresDelete(connection, gone)
+            finally:
+                if not connection.broken and not connection.closed:
+                    connection.execute("ROLLBACK")
 
     def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
         """Put the image into a database, in one transaction."""

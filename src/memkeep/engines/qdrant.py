@@ -6,7 +6,7 @@ length: what they were before is gone when they arrive there.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from memkeep.engines.qdrant_image import CollectionImage, ShardImage
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker, column
 from memkeep.engines.qdrant_rebuild import Rebuilder, Streams, existing
 from memkeep.engines.recall import Answers
-from memkeep.engines.rows import Columns, Rows, no_table
+from memkeep.engines.rows import Columns, Gone, Rows, no_table
 from memkeep.errors import StoreError, UnsupportedError
 from memkeep.events import Events
 from memkeep.model import Baseline, Entry, Finding, Omission, Part, Probe, Run, Severity, TableMap, TableState
@@ -35,6 +35,7 @@ from memkeep.records.groups import Group
 from memkeep.records.shape import Row
 
 if TYPE_CHECKING:
+    from memkeep.engines.qdrant_delete import QdrantDelete
     from memkeep.engines.qdrant_merge import QdrantMerge, QdrantRows
 
 __all__ = ["QdrantEngine", "QdrantOpened"]
@@ -137,6 +138,14 @@ class QdrantEngine:
                 one.result, failed=(*one.result.failed, *failed), left=left_out(rows, live.maps)
             )
             yield one
+
+    @contextmanager
+    def delete_rows(self, live: Part, gone: Sequence[Gone]) -> "Iterator[QdrantDelete]":
+        """Delete points of the live collection."""
+        from memkeep.engines.qdrant_delete import QdrantDelete
+
+        with Server(address(live.path)) as server:
+            yield QdrantDelete(server, gone)
 
     def rebuild(self, part: Part, root: Path, target: str, *, replace: bool, events: Events) -> Rebuilt:
         """Put an image into a server; see `qdrant_rebuild`."""

@@ -8,6 +8,9 @@ are added until that is next to nothing.
 Only vectors that are equal to the last bit are joined without a comparison.
 """
 
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,8 @@ _LEAVES = 32  # gathered at once
 _FEWEST, _MOST = 4, 40  # trees
 _ENOUGH = 0.995  # of what a tree finds was known
 _QUIET = 2  # trees in a row that must find next to nothing new
-_AT_ONCE = 4096  # rows of a group that are compared with its best one at once
+_WORKERS = 8
+_AT_ONCE = 4096  # rows that are put through a product at once
 
 
 def normalised(vectors: "Numbers") -> "Numbers":
@@ -53,27 +57,48 @@ def groups(unit: "Numbers", threshold: float, seed: int = 0) -> "Numbers":
     rank[order] = np.arange(len(order))
     chosen, back = first[order], rank[back]  # the first of equal rows stands for all of them, in the order of rows
     parents = np.arange(len(chosen))
-    random = np.random.default_rng(seed)
     quiet = 0
-    for number in range(_MOST if len(chosen) > _LEAF else 1):
-        pairs, new = 0, 0
-        for one, other in _tree(unit, chosen, threshold, random):
-            fresh = _roots(parents, one) != _roots(parents, other)
-            pairs, new = pairs + len(one), new + int(fresh.sum())
-            _join(parents, one[fresh], other[fresh])
-        quiet = quiet + 1 if new <= (1 - _ENOUGH) * pairs else 0
+    for number, (one, other) in enumerate(_trees(unit, chosen, threshold, seed)):
+        new = int((_roots(parents, one) != _roots(parents, other)).sum())
+        _join(parents, one, other)
+        quiet = quiet + 1 if new <= (1 - _ENOUGH) * len(one) else 0
         if number + 1 >= _FEWEST and quiet >= _QUIET:
             break
     return chosen[_roots(parents, np.arange(len(chosen)))][back]
 
 
+def _trees(unit: "Numbers", chosen: "Numbers", threshold: float, seed: int) -> "Iterator[tuple[Numbers, Numbers]]":
+    """Yield the pairs that each tree finds, as places in `chosen`; some trees grow at once, each in a thread.
+
+    The products are small: threads of the matrix library would wait for each other most of the time.
+    """
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    if len(chosen) < 2:  # noqa: PLR2004 - a pair
+        return
+    seeds = np.random.SeedSequence(seed).spawn(_MOST if len(chosen) > _LEAF else 1)
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(workers, _WORKERS)) as pool:
+        growing: deque[Future[tuple[Numbers, Numbers]]] = deque()
+        try:
+            for each in (*seeds, *[None] * workers):
+                if each is not None:
+                    growing.append(pool.submit(_tree, unit, chosen, threshold, np.random.default_rng(each)))
+                if growing and (len(growing) >= workers or each is None):
+                    yield growing.popleft().result()
+        finally:
+            for one in growing:
+                one.cancel()
+
+
 def _tree(
     unit: "Numbers", chosen: "Numbers", threshold: float, random: "np.random.Generator"
-) -> "Iterator[tuple[Numbers, Numbers]]":
-    """Yield the pairs that one tree finds, as places in `chosen`, leaf by leaf."""
+) -> "tuple[Numbers, Numbers]":
+    """Return pairs that join all that are alike in each leaf of a tree."""
     import numpy as np
 
-    depth = max(0, int(np.ceil(np.log2(max(1, len(chosen)) / _LEAF))))
+    depth = max(0, int(np.ceil(np.log2(len(chosen) / _LEAF))))
     directions = random.standard_normal((unit.shape[1], depth), dtype=np.float32)
     sides = np.empty((len(chosen), depth), np.float32)
     for start in range(0, len(chosen), _AT_ONCE):
@@ -84,15 +109,33 @@ def _tree(
         nodes = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
         order = order[np.lexsort((sides[order, level], nodes))]
         bounds = np.sort(np.concatenate((bounds, (bounds[:-1] + bounds[1:]) // 2)))
+    ones, others = [], []
     for start in range(0, len(bounds) - 1, _LEAVES):
         few = bounds[start : start + _LEAVES + 1]
         gathered = unit[chosen[order[few[0] : few[-1]]]]
         for begin, end in pairwise(few.tolist()):
             leaf = gathered[begin - few[0] : end - few[0]]
-            rows, columns = np.nonzero(leaf @ leaf.T >= threshold)
-            above = rows < columns
-            if above.any():
-                yield order[begin:end][rows[above]], order[begin:end][columns[above]]
+            rows, columns = _joining(leaf @ leaf.T >= threshold)
+            if len(rows):
+                ones.append(order[begin:end][rows])
+                others.append(order[begin:end][columns])
+    nothing = np.empty(0, np.intp)
+    return np.concatenate((nothing, *ones)), np.concatenate((nothing, *others))
+
+
+def _joining(alike: "Numbers") -> "tuple[Numbers, Numbers]":
+    """Return the pairs that are alike, as rows and columns; of very many so few that they join the same rows."""
+    import numpy as np
+
+    rows, columns = np.nonzero(alike)
+    above = rows < columns
+    rows, columns = rows[above], columns[above]
+    if len(rows) <= len(alike):
+        return rows, columns
+    parents = np.arange(len(alike))
+    _join(parents, rows, columns)
+    joined = np.flatnonzero(parents != np.arange(len(alike)))
+    return joined, parents[joined]
 
 
 def around(unit: "Numbers", members: "Numbers", threshold: float) -> "Iterator[tuple[int, int, float]]":
@@ -103,16 +146,21 @@ def around(unit: "Numbers", members: "Numbers", threshold: float) -> "Iterator[t
     """
     import numpy as np
 
-    left = members
+    held = unit[members]
+    left = np.arange(len(members))
+    size = 1
     while len(left) > 1:
-        best, others = left[0], left[1:]
-        cosines = np.concatenate(
-            [unit[others[start : start + _AT_ONCE]] @ unit[best] for start in range(0, len(others), _AT_ONCE)]
-        )
-        alike = cosines >= threshold
-        for row, cosine in zip(others[alike].tolist(), cosines[alike].tolist(), strict=True):
-            yield row, int(best), min(1.0, cosine)
-        left = others[~alike]
+        first, size = left[:size], min(2 * size, _LEAF)
+        cosines = held[first] @ held[left].T
+        stays = np.ones(len(left), bool)
+        for at, row in enumerate(cosines):
+            if stays[at]:
+                alike = stays & (row >= threshold)
+                alike[: at + 1] = False
+                stays &= ~alike
+                for other in np.flatnonzero(alike).tolist():
+                    yield int(members[left[other]]), int(members[left[at]]), min(1.0, float(row[other]))
+        left = left[len(first) :][stays[len(first) :]]
 
 
 def _rows_as_bytes(unit: "Numbers") -> "Numbers":
