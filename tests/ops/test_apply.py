@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import lance
+import msgspec
 import pytest
 
 from memkeep.errors import FileError, PlanStaleError, RefusedError, StoreError
 from memkeep.library import OpenVault
+from memkeep.ops.plan import digest
+from memkeep.records.record import Record
 from memkeep.testing import agent
 
 
@@ -47,6 +50,22 @@ def edit(plan: Path, chosen: Callable[[dict[str, Any]], bool], **fields: Any) ->
         lines.append(json.dumps(line, ensure_ascii=False))
     plan.write_text("\n".join(lines) + "\n")
     return done
+
+
+def test_a_record_is_the_same_until_it_says_something_else() -> None:
+    inner = {"tier": "core", "injected_count": 1, "last_injected_at": 5}
+    record = Record(id="1", text="a", access_count=0, metadata={"why": "b", "recall_count": 0, "metadata": inner})
+    used = {"why": "b", "recall_count": 9, "metadata": inner | {"injected_count": 7, "last_injected_at": 8}}
+    same = {"metadata": used, "access_count": 3, "heat": 0.1, "updated_at": "2026-01-01T00:00:00+00:00"}
+    assert digest(msgspec.structs.replace(record, **same)) == digest(record)
+    others: list[dict[str, Any]] = [
+        {"text": "b"},
+        {"status": "superseded"},
+        {"expires_at": "2027-01-01T00:00:00+00:00"},
+        {"metadata": used | {"why": "c"}},
+        {"metadata": used | {"metadata": inner | {"tier": "working"}}},
+    ]
+    assert digest(record) not in {digest(msgspec.structs.replace(record, **other)) for other in others}
 
 
 @pytest.fixture

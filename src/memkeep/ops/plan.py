@@ -28,7 +28,7 @@ _HEAD = """\
 # Look at each line; "action" is "delete" or "keep". A line that is removed keeps its record.
 # Then: memkeep apply {name} --dry-run
 """
-_COUNTERS = frozenset({"access_count", "last_accessed_at", "heat", "updated_at", "vectors", "native", "status"})
+_COUNTERS = frozenset({"access_count", "last_accessed_at", "heat", "updated_at"})
 _COUNTING = ("recall", "access", "_count", "last_", "reinforced", "injected", "updated")
 
 
@@ -69,13 +69,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def digest(made: Portable) -> str:
     """Return what a record says, in 32 hex digits: not how often it was recalled, and not its vectors."""
-    kept: dict[str, Any] = {
-        field: None for field in made.__struct_fields__ if field in _COUNTERS - {"vectors", "native"}
-    }
-    metadata = {key: value for key, value in made.metadata.items() if not any(one in key.lower() for one in _COUNTING)}
-    empty: dict[str, Any] = {"vectors": {}} if isinstance(made, Record) else {}
-    told = msgspec.structs.replace(made, metadata=metadata, native={}, **kept, **empty)
+    left_out: dict[str, Any] = dict.fromkeys(_COUNTERS.intersection(made.__struct_fields__))
+    left_out |= {"native": {}} | ({"vectors": {}} if isinstance(made, Record) else {})
+    told = msgspec.structs.replace(made, metadata=_said(made.metadata), **left_out)
     return blake3(plain_json(told)).hexdigest(16)
+
+
+def _said(value: Any) -> Any:
+    """Return what metadata says, without what only counts how often it was used."""
+    if not isinstance(value, dict):
+        return value
+    counting = [key for key in value if any(one in key.lower() for one in _COUNTING)]
+    return {key: _said(one) for key, one in value.items() if key not in counting}
 
 
 def write(file: Path, source: Source, audited: Audited) -> int:

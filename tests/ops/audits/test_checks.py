@@ -26,6 +26,7 @@ ORDINARY = [
     "Émile's birthday is 3 März — café ☕ 日本語テスト 👩‍👩‍👧",
     "from 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
     "مريم asked twice about the weekly report",
+    "\u2067مريم\u2069 asked twice, \u202bثم\u202c once",
     "User rules: previous invoices are to be ignored when the total is zero",
     "The build shows `a < b` and List<System> in the log",
     "The team lead wants a changelog",
