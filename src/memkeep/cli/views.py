@@ -88,7 +88,10 @@ def show_moved(out: Printer, result: "MigrateResult") -> None:
         ("metadata", "carried beside", "warn"),
         ("lost", "no place for", "bad"),
     ):
-        names = [f"{one.field} ({one.records:,})" for one in result.fields if one.fate == fate]
+        mine = [one for one in result.fields if one.fate == fate]
+        names = [f"{one.field} ({one.records:,})" for one in mine if not one.field.startswith("metadata.")]
+        if keys := len(mine) - len(names):
+            names.append(count(keys, "key of metadata", "keys of metadata"))
         if names:
             out.advice("  ", Span(f"{title}: ", manner), ", ".join(names))
     for one in result.merged.tables if result.merged else ():

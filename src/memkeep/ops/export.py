@@ -113,7 +113,7 @@ def export(
         commit=committed,
         pushed=push and committed is not None,
         dry_run=dry_run,
-        findings=(*findings, *_kept_vectors(redacted)),
+        findings=(*taken.about.unread, *findings, *_kept_vectors(redacted)),
     )
 
 

@@ -221,6 +221,7 @@ def _model(store: Store) -> str | None:
 
 
 def _findings(source: Source, plan: Sequence[FieldFate], vectors: Vectors, to: str) -> Iterator[Finding]:
+    yield from source.about.unread
     for sentence in source.about.omitted:
         yield Finding(code="not_migrated", severity=Severity.WARNING, message=sentence)
     lost = [one for one in plan if one.fate == "lost"]

@@ -19,12 +19,12 @@ from memkeep.engines.base import Opened
 from memkeep.engines.catalog import engine
 from memkeep.engines.merging import plain_id
 from memkeep.engines.rows import RowReader
-from memkeep.errors import UsageError
+from memkeep.errors import StoreError, UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Part, Snapshot, Store, Value, is_url
+from memkeep.model import Finding, Part, Severity, Snapshot, Store, Value, is_url
 from memkeep.ops import sides
 from memkeep.ops.discover import discover
-from memkeep.ops.freeze import freeze
+from memkeep.ops.freeze import UNREAD, freeze
 from memkeep.ops.materialise import materialise
 from memkeep.ops.scratch import scratch
 from memkeep.records import moments
@@ -65,6 +65,7 @@ class RecordSource:
 
     def __init__(self, about: About, folder: Path, filters: Filters) -> None:
         """Begin with nothing."""
+        self._since = None if filters.since is None else _since(filters.since)
         self._about = about
         self._filters = filters
         self._records = Spool(folder)
@@ -75,7 +76,6 @@ class RecordSource:
         self._folder = folder
         self._names = Names()
         self.strangers: list[tuple[str, str]] = []  # vectors of no record: their own collection and id
-        self._since = None if filters.since is None else _since(filters.since)
         self._model = _model(about.fingerprint)
 
     @property
@@ -101,9 +101,7 @@ class RecordSource:
         """Read the rows of all collections, those that others need first."""
         left = list(omitted)
         for table in sorted(tables, key=lambda one: _ORDER.index(one.mapper.shape.kind)):
-            for batch in _rows(table):
-                for row in batch:
-                    self._take_row(table.mapper, row, refine)
+            self._take_table(table, refine)
         for of, shelf in self._shelves.items():
             filters = self._filters
             if filters == msgspec.structs.replace(ALL, vectors=filters.vectors, carried=filters.carried) and (
@@ -114,6 +112,10 @@ class RecordSource:
         self._about = msgspec.structs.replace(
             self._about, records=len(self._records), relationships=len(self._relationships), omitted=tuple(left)
         )
+
+    def unread(self, findings: Sequence[Finding]) -> None:
+        """Say which parts could not be read."""
+        self._about = msgspec.structs.replace(self._about, unread=(*self._about.unread, *findings))
 
     def close(self) -> None:
         """Let go of what waits."""
@@ -135,6 +137,20 @@ class RecordSource:
                 ids = [table.mapper.record(row).id for row in batch]
                 alone = [one for one in ids if one is not None and plain_id(one) not in self._names]
                 yield from ((table.mapper.map.collection, one) for one in alone)
+
+    def _take_table(self, table: _Table, refine: Refine) -> None:
+        """Read the rows of a collection, up to what can't be read; raise that when none of the memories could be."""
+        before = len(self._records)
+        try:
+            for batch in _rows(table):
+                for row in batch:
+                    self._take_row(table.mapper, row, refine)
+        except StoreError as error:
+            name = table.mapper.map.collection
+            if table.mapper.map.primary and len(self._records) == before:
+                raise
+            message = f"not all of {name} could be read: {error.message}"
+            self.unread([Finding(code=UNREAD, severity=Severity.ERROR, message=message, mend=error.hint)])
 
     def _take_row(self, mapper: Mapper, row: Row, refine: Refine) -> None:
         if mapper.shape.kind == "carried":
@@ -270,6 +286,7 @@ def of_store(store: Store, *, filters: Filters = ALL, events: Events = SILENT) -
             events.step(f"reading {store.path}")
             with freeze(store, parts, folder) as moment:
                 left = [f"{one.part}: {one.reason}" for one in moment.omitted]
+                source.unread([one for one in moment.findings if one.code == UNREAD])
                 _read(source, store.system, [(held.part, held.opened) for held in moment.held], left)
             yield source
 
@@ -293,6 +310,7 @@ def of_snapshot(
         waiting.mkdir()
         root.mkdir()
         source = stack.enter_context(RecordSource(about, waiting, filters))
+        source.unread([one for one in snapshot.findings if one.code == UNREAD])
         with ExitStack() as parts:
             events.step(f"reading {snapshot.id[:8]}")
             materialise(vault, images, root, events, durable=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from memkeep.model import Value
+from memkeep.model import Finding, Value
 from memkeep.records.readers.base import Read
 from memkeep.records.record import Portable, Record, Relationship
 
@@ -23,6 +23,7 @@ class About(Value, kw_only=True):
     relationships: int = 0
     fingerprint: dict[str, Any] = {}
     filters: dict[str, Any] = {}  # what was asked for: user, scope, since, without vectors, redacted
+    unread: tuple[Finding, ...] = ()  # parts that could not be read: what they hold is not among the records
     omitted: tuple[str, ...] = ()  # what of the store could not be read or is not records, one sentence each
 
 
