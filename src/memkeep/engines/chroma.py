@@ -11,7 +11,7 @@ on the day after a collection was synchronised they differ in their digests.
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
@@ -20,6 +20,7 @@ from typing import Any
 from memkeep import clock
 from memkeep.engines import chroma_rows, point_rows, sqlite
 from memkeep.engines.base import ServerTable
+from memkeep.engines.chroma_delete import ChromaDelete, deleting
 from memkeep.engines.chroma_files import DATABASE, is_segment
 from memkeep.engines.chroma_merge import ChromaMerge, merging, merging_rows
 from memkeep.engines.chroma_rows import Collection, Joined, collections
@@ -28,7 +29,7 @@ from memkeep.engines.merging import Wanted
 from memkeep.engines.payload_rows import PayloadRows
 from memkeep.engines.qdrant_edge import Point
 from memkeep.engines.qdrant_probes import QUESTIONS, Asker
-from memkeep.engines.rows import Columns, Rows, no_table
+from memkeep.engines.rows import Columns, Gone, Rows, no_table
 from memkeep.engines.sqlite import SqliteEngine, SqliteOpened
 from memkeep.engines.sqlite_copy import Stamp, copy_bytes, quiet_stamps, stamps
 from memkeep.errors import StoreError
@@ -131,6 +132,12 @@ class ChromaEngine:
             }
             with merging(Path(live.path), streams, live.maps, wanted) as one:
                 yield one
+
+    @contextmanager
+    def delete_rows(self, live: Part, gone: Sequence[Gone]) -> Iterator[ChromaDelete]:
+        """Delete records of the live directory; see `chroma_delete`."""
+        with deleting(Path(live.path), gone) as one:
+            yield one
 
     def columns(self, live: Part, table: str) -> Columns | None:
         """Return what a collection of the live directory takes: anything in its metadata."""

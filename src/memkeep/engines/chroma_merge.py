@@ -8,7 +8,7 @@ can't read makes it refuse the whole collection, so what it would not have taken
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,14 @@ def merging(
 
     With `partial`, what a record does not have stays as it is.
     """
+    with begun(live) as con:
+        by_table = {each.table: each for each in maps}
+        yield ChromaMerge(con, _merged(con, live, streams, by_table, wanted, partial=partial))
+
+
+@contextmanager
+def begun(live: Path) -> "Iterator[apsw.Connection]":
+    """Begin a transaction, which is as if it never was unless it is committed. Raises `StoreError`."""
     import apsw
 
     file = live / DATABASE
@@ -87,12 +95,22 @@ def merging(
         raise StoreError(f"{file} can't be written: {error}", hint=f"ls -l {file}") from error
     try:
         con.execute("BEGIN IMMEDIATE")
-        by_table = {each.table: each for each in maps}
-        yield ChromaMerge(con, _merged(con, live, streams, by_table, wanted, partial=partial))
+        yield con
     except apsw.Error as error:
         raise StoreError(f"{file} can't be written: {error}", hint="stop the agent and run this again") from error
     finally:
         con.close()  # which rolls back what was not committed
+
+
+def asking(con: "apsw.Connection") -> Callable[[str], Iterator[list[list[Any]]]]:
+    """Return what gives the rows of a query, some at a time."""
+
+    def ask(sql: str) -> Iterator[list[list[Any]]]:
+        cursor = con.cursor().execute(sql)
+        while rows := [list(row) for _, row in zip(range(_ROWS), cursor, strict=False)]:
+            yield rows
+
+    return ask
 
 
 def _merged(
@@ -104,11 +122,7 @@ def _merged(
     *,
     partial: bool,
 ) -> Merged:
-    def ask(sql: str) -> Iterator[list[list[Any]]]:
-        cursor = con.cursor().execute(sql)
-        while rows := [list(row) for _, row in zip(range(_ROWS), cursor, strict=False)]:
-            yield rows
-
+    ask = asking(con)
     there = {one.name: one for one in collections(ask)}
     done: list[_Merge] = []
     left: list[str] = []
@@ -135,6 +149,24 @@ def _merged(
     )
 
 
+class Queue:
+    """Where Chroma takes what happens to the records of a collection from."""
+
+    def __init__(self, con: "apsw.Connection", collection: Collection) -> None:
+        self._con = con
+        self._topic = _topic(con, collection)
+
+    def delete(self, record: str) -> None:
+        """Let a record go."""
+        self.put(_DELETE, record, None, None)
+
+    def put(self, operation: int, record: str, vector: Any, metadata: str | None) -> None:
+        """Add what happens to a record."""
+        encoding = None if vector is None else "FLOAT32"
+        last = int(value(self._con, _LAST) or 0)
+        self._con.execute(_PUT, (last + 1, operation, self._topic, record, vector, encoding, metadata))
+
+
 class _Merge:
     """Finds out what becomes of each record of one collection, and queues it."""
 
@@ -154,8 +186,7 @@ class _Merge:
         self._taken: set[str] = set()
         self._dims = joined.collection.dims or joined.segment.dims
         self._sized = bool(joined.collection.dims)
-        self._topic = _topic(con, joined.collection)
-        self._last = int(value(con, _LAST) or 0)
+        self._queue = Queue(con, joined.collection)
 
     def take(self, stream: Iterable[list[Point]]) -> None:
         for points in stream:
@@ -184,9 +215,10 @@ class _Merge:
         if outcome in {"updated", "skipped"} and len(self.conflicts) < NAMED:
             self.conflicts.append(f"{self.map.table}:{record}")
         if outcome == "updated":
-            self._put(_DELETE, record, None, None)
+            self._queue.delete(record)
         if outcome in {"inserted", "updated"}:
-            self._put(_ADD, record, point.vectors[""], json.dumps(_metadata(point.payload), ensure_ascii=False))
+            said = json.dumps(_metadata(point.payload), ensure_ascii=False)
+            self._queue.put(_ADD, record, point.vectors[""], said)
             self._size(point)
 
     def _outcome(self, record: str, point: Point) -> str:
@@ -196,11 +228,6 @@ class _Merge:
         if before == point.payload and vector is not None and near(point.vectors[""], vector):
             return "same"
         return "updated" if replaces(self._wanted, self.map, point.payload, before) else "skipped"
-
-    def _put(self, operation: int, record: str, vector: Any, metadata: str | None) -> None:
-        self._last += 1
-        encoding = None if vector is None else "FLOAT32"
-        self._con.execute(_PUT, (self._last, operation, self._topic, record, vector, encoding, metadata))
 
     def _size(self, point: Point) -> None:
         """Say how many dimensions an empty collection has from now on."""
