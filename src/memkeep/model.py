@@ -163,6 +163,7 @@ class Probe(Value):
     question: str  # the record's id (vector) or the words (text)
     ids: tuple[str, ...]
     scores: tuple[float, ...]
+    metric: str = ""  # the distance that a vector is asked by, where its column has a choice
 
 
 class Baseline(Value):

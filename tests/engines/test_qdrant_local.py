@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient
@@ -136,6 +137,39 @@ def test_the_nearest_are_those_that_the_client_finds(folder: Path, tmp_path: Pat
         client.close()
     assert [probe.column for probe in probes] == ["vector"] * len(probes)
     assert len(probes) >= 2
+
+
+@pytest.mark.parametrize("distance", ["Dot", "Euclid", "Manhattan"])
+def test_questions_are_asked_by_the_distance_of_the_collection_and_so_again_of_its_image_alone(
+    tmp_path: Path, distance: str
+) -> None:
+    folder, chance = tmp_path / "store", np.random.default_rng(7)
+    client = QdrantClient(path=str(folder))
+    try:
+        client.create_collection("things", models.VectorParams(size=8, distance=models.Distance(distance)))
+        client.upsert(
+            "things",
+            [models.PointStruct(id=n, vector=(chance.normal(size=8) * n).tolist(), payload={}) for n in range(1, 41)],
+        )
+        with _frozen(folder, tmp_path) as opened:
+            list(opened.scan({}))
+            live = opened.baseline()
+            image = tmp_path / "image" / NAME
+            image.parent.mkdir(parents=True)
+            image.write_bytes(b"".join(opened.stream(opened.entries()[0])))
+        assert len(live.probes) == 4
+        for probe in live.probes:
+            [asked] = client.retrieve("things", [int(probe.question)], with_vectors=True)
+            near = client.query_points("things", query=asked.vector, limit=5).points
+            assert list(probe.ids) == [str(point.id) for point in near]
+            assert probe.scores == pytest.approx([point.score for point in near], rel=1e-5, abs=1e-3)
+    finally:
+        client.close()
+    with QdrantLocalEngine().open(_part(folder), tmp_path / "image") as again:
+        list(again.scan({}, live.probes))
+        assert again.baseline() == live
+        list(again.scan({}, tuple(msgspec.structs.replace(probe, metric="") for probe in live.probes)))
+        assert {probe.metric for probe in again.baseline().probes} == {"Cosine"}  # as it was before it was said
 
 
 def test_it_is_frozen_while_its_owner_has_it_locked(folder: Path, tmp_path: Path) -> None:

@@ -254,6 +254,26 @@ def test_ids_that_sqlite_destroyed_are_told_and_mended_in_what_is_restored(
     assert live.read_bytes() == before
 
 
+@pytest.mark.parametrize("parts", [(), ("api/openmemory.db",)], ids=["all", "the tables alone"])
+def test_from_a_packed_file_they_are_mended_just_so(
+    destroyed: Path, new_vault: Callable[..., OpenVault], tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    vault = new_vault()
+    [report] = vault.backup(destroyed).snapshots
+    vault.restore(report.id, to=tmp_path / "back", parts=parts)
+    file = Path(vault.pack(report.id, tmp_path / "packed.tar.zst", secrets="drop").file)
+    done = memkeep.restore_file(file, to=tmp_path / "from-file", parts=parts)
+    assert {one.record for one in done.findings if one.code == "id_mended"} == {INFINITE.hex, WHOLE.hex}
+    assert done.parts == vault.restore(report.id, to=tmp_path / "tried", parts=parts, dry_run=True).parts
+    for query in (
+        "SELECT * FROM memories",
+        "SELECT * FROM memory_categories",
+        "SELECT sql FROM sqlite_schema ORDER BY type, name",
+    ):
+        there, here = (rows(tmp_path / name / "api" / "openmemory.db", query) for name in ("back", "from-file"))
+        assert there == here
+
+
 def points_of(server: QdrantServer) -> Any:
     """Return all that the server has of the collection, as its own users see it."""
     body = {"limit": 1000, "with_payload": True, "with_vector": True}

@@ -5,14 +5,15 @@ The image is the database as it is (`collection/NAME/storage.sqlite`, for qdrant
 Python's unpickler (see `pickles`). Layout and classes: qdrant-client 1.20, `qdrant_client/local/persistence.py`;
 older versions kept an id that is spelled in two ways in two rows, of which the later one counts.
 
-Vectors are as they were given, not normalised. Recall questions are answered by cosine, whatever the collection's
-distance, which is said in another file.
+Vectors are as they were given, not normalised. Recall questions are answered by the collection's own distance, which
+`meta.json` says; in an image, where that is another part, the questions say it themselves, and those of older
+snapshots were asked by cosine.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +26,7 @@ from memkeep.engines.qdrant_local_merge import (
     QdrantLocalDelete,
     QdrantLocalMerge,
     deleting,
+    distances,
     merging,
     merging_rows,
     sizes,
@@ -42,6 +44,14 @@ COUNT = "SELECT count(*) FROM points"
 SAMPLE = "SELECT rowid, id, point FROM points ORDER BY rowid DESC LIMIT 50"
 _ROWS = "SELECT rowid, id, point FROM points ORDER BY rowid DESC"
 _NAMED = 20  # points that can't be read, by their rows
+_USUAL = "Cosine"
+
+
+class _Form(NamedTuple):
+    """What the vectors of one name are, as far as questions are asked."""
+
+    width: int  # bytes
+    metric: str
 
 
 def table(file: Path, count: int, some: Iterable[Sequence[Any]]) -> ServerTable:
@@ -116,6 +126,7 @@ class QdrantLocalOpened:
         self.how = held.how
         self._part = part
         self._held = held
+        self._path = path
         self._table = path.parent.name
         self._scratch = scratch
         self._noted: list[Finding] = []
@@ -139,12 +150,12 @@ class QdrantLocalOpened:
         maps = [map_ for map_ in self._part.maps if map_.table == self._table]
         expected = sum(batch[0][0] for batch in self._held.ask(COUNT))
         rows = PayloadRows(self._table, maps, bits, expected, self._scratch)
-        asker, widths = self._asker(probes)
+        asker, forms = self._asker(probes)
         reading = Reading()
         try:
             for points in reading.points(self._held.ask(_ROWS)):
                 rows.add(points)
-                asker.add([_unit(point, widths) for point in points])
+                asker.add([_asked(point, forms) for point in points])
             yield from rows.groups()
         except StoreError as error:
             self._note("qdrant_unreadable", Severity.ERROR, f"The points of {self._table} were not read: {error}")
@@ -195,8 +206,8 @@ class QdrantLocalOpened:
         """Return what freezing and the last scan noticed."""
         return [*self._held.findings(), *self._noted]
 
-    def _asker(self, probes: tuple[Probe, ...] | None) -> tuple[Asker, dict[str, int]]:
-        """Choose the questions, or take those given; return the bytes of their vectors too, by the vector's name."""
+    def _asker(self, probes: tuple[Probe, ...] | None) -> tuple[Asker, "dict[str, _Form]"]:
+        """Choose the questions, or take those given; return the form of their vectors too, by the vector's name."""
         if probes is None:
             wanted = Reading().points(self._held.ask(f"SELECT rowid, id, point FROM points LIMIT {QUESTIONS}"))  # noqa: S608 - a number
         else:
@@ -208,19 +219,28 @@ class QdrantLocalOpened:
             found = [point for points in wanted for point in points]
         except StoreError:  # `scan` says it
             found = []
-        widths: dict[str, int] = {}
+        metrics = self._metrics(probes)
+        forms: dict[str, _Form] = {}
         for point in found:
             for name, vector in point.vectors.items():
                 if isinstance(vector, bytes):
-                    widths.setdefault(name, len(vector))
-        asked, names = [_unit(point, widths) for point in found], sorted(widths)
+                    forms.setdefault(name, _Form(len(vector), metrics.get(column(name)) or _USUAL))
+        asked, names = [_asked(point, forms) for point in found], sorted(forms)
         if probes is not None:
             chosen = {(probe.column, probe.question) for probe in probes}
             pairs = [(name, point) for point in asked for name in names if (column(name), str(point.id)) in chosen]
         else:
             each = max(1, QUESTIONS // max(1, len(names)))
             pairs = [(name, point) for name in names[:QUESTIONS] for point in asked[:each]]
-        return Asker(self._table, dict.fromkeys(names, "Cosine"), pairs), widths
+        return Asker(self._table, {name: form.metric for name, form in forms.items()}, pairs), forms
+
+    def _metrics(self, probes: tuple[Probe, ...] | None) -> dict[str, str]:
+        """Return the distances by which some questions are asked, or new ones of the live collection, by column."""
+        if probes is not None:
+            return {probe.column: probe.metric for probe in probes if probe.table == self._table}
+        with suppress(StoreError):
+            return {column(name): metric for name, metric in distances(self._path).items()}
+        return {}
 
     def _of(self, reading: "Reading") -> Iterator[Finding]:
         for record, why in reading.refused[:_NAMED]:
@@ -255,15 +275,20 @@ def _bare(part: Part) -> Part:
     return Part(name=part.name, engine="sqlite", role=part.role, path=part.path)
 
 
-def _unit(point: Point, widths: dict[str, int]) -> Point:
-    """Return a point with its plain vectors of so many bytes as of unit length."""
+def _asked(point: Point, forms: dict[str, _Form]) -> Point:
+    """Return a point with its plain vectors of these forms as they are compared: for cosine of unit length."""
     import numpy as np
 
-    scaled: dict[str, Vector] = {}
+    compared: dict[str, Vector] = {}
     for name, vector in point.vectors.items():
-        if isinstance(vector, bytes) and len(vector) == widths.get(name):
-            wide = np.frombuffer(vector, "<f4").astype(np.float64)
-            length = float(np.linalg.norm(wide))
-            if 0 < length < float("inf"):
-                scaled[name] = (wide / length).astype("<f4").tobytes()
-    return point._replace(vectors=scaled)
+        form = forms.get(name)
+        if form is None or not isinstance(vector, bytes) or len(vector) != form.width:
+            continue
+        if form.metric != _USUAL:
+            compared[name] = vector
+            continue
+        wide = np.frombuffer(vector, "<f4").astype(np.float64)
+        length = float(np.linalg.norm(wide))
+        if 0 < length < float("inf"):
+            compared[name] = (wide / length).astype("<f4").tobytes()
+    return point._replace(vectors=compared)

@@ -242,13 +242,24 @@ def _numbers(vector: Vector) -> Any:
 
 def sizes(live: Path) -> dict[str, int]:
     """Return the dimensions of each vector of a collection, as `meta.json` has them; 0 for a sparse one."""
+    said = _settings(live)
+    return {name: int(one["size"]) for name, one in said[0].items()} | dict.fromkeys(said[1], 0)
+
+
+def distances(live: Path) -> dict[str, str]:
+    """Return the distance of each vector of a collection, as `meta.json` has them."""
+    return {name: str(one["distance"]) for name, one in _settings(live)[0].items()}
+
+
+def _settings(live: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings of each vector, and the names of the sparse ones; `StoreError` when nothing tells."""
     meta = live.parents[2] / "meta.json"
     try:
         said = json.loads(meta.read_bytes())["collections"][live.parent.name]
         vectors = said["vectors"] or {}
         named = {"": vectors} if "size" in vectors else vectors
-        sizes = {name: int(one["size"]) for name, one in named.items()}
-        return sizes | dict.fromkeys(said.get("sparse_vectors") or {}, 0)
+        settings = {name: {"size": int(one["size"]), "distance": one["distance"]} for name, one in named.items()}
+        return settings, [*(said.get("sparse_vectors") or ())]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{meta} does not say what {live.parent.name} takes", hint=f"cat {meta}") from error
 

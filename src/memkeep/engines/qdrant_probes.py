@@ -7,6 +7,8 @@ gives the same answers, within the rounding of float32, when it is asked with `e
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from memkeep.engines.qdrant_edge import Point
 from memkeep.engines.qdrant_http import Server
 from memkeep.engines.recall import Answers
@@ -93,6 +95,7 @@ class Asker:
                 question=question,
                 ids=tuple(one for _, one in near),
                 scores=tuple(sign * cost for cost, _ in near),
+                metric=metric,
             )
         if given is None:
             return tuple(probe for probe in found.values() if probe.ids)
@@ -115,4 +118,4 @@ def _costs(metric: str, block: Any, question: Any) -> Any:
 
 
 def _unanswered(probe: Probe) -> Probe:
-    return Probe(kind=probe.kind, table=probe.table, column=probe.column, question=probe.question, ids=(), scores=())
+    return msgspec.structs.replace(probe, ids=(), scores=())

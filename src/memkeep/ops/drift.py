@@ -3,15 +3,16 @@
 The image of a snapshot stays what the store was. Only what is restored is mended, after its bytes were checked.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from memkeep.engines import sqlite_mend
-from memkeep.errors import DamagedError
-from memkeep.model import Finding, PartImage, Severity, Snapshot, StoredCollection
+from memkeep.engines.catalog import engine
+from memkeep.errors import DamagedError, MemkeepError
+from memkeep.model import Finding, PartImage, Severity, Snapshot, TableMap
 from memkeep.ops.entries import place
 from memkeep.records.groups import decode
 from memkeep.systems.base import LostId, Side, Sides, TwofoldSystem
@@ -65,11 +66,38 @@ def mending(vault: Vault, snapshot: Snapshot) -> Mending:
         return Mending()
     try:
         images = [vault.image(part) for part in snapshot.parts]
-        lost = known.lost_ids(_sides(vault, images))
+        return _mending(known, images, _sides(vault, images))
     except DamagedError as error:  # of what is restored or of another part: the restore itself says which
         return Mending(damage=error.message)
+
+
+def can_come_apart(system: str) -> bool:
+    """Say whether the memory of a system lies in two places, so that it takes all of its parts to mend one."""
+    return _twofold(system) is not None
+
+
+def mending_of_files(system: str, images: Sequence[PartImage], root: Path) -> Mending:
+    """Return what can be mended of databases that lie under a private folder, going by all parts that lie there.
+
+    The parts are opened, and engines may leave files beside them.
+    """
+    known = _twofold(system)
+    if known is None:
+        return Mending()
+    sides = {
+        map_.collection: Side(part=image.part.name, rows=_read(image, map_, root))
+        for image in images
+        for map_ in image.part.maps
+    }
+    try:
+        return _mending(known, images, sides)
+    except MemkeepError as error:  # of a part that can't be opened: the restore itself says which
+        return Mending(damage=error.message)
+
+
+def _mending(known: TwofoldSystem, images: Sequence[PartImage], sides: Sides) -> Mending:
     engines = {image.part.name: image.part.engine for image in images}
-    return Mending(lost=tuple(one for one in lost if engines[one.part] == "sqlite"))
+    return Mending(lost=tuple(one for one in known.lost_ids(sides) if engines[one.part] == "sqlite"))
 
 
 def _twofold(system: str) -> TwofoldSystem | None:
@@ -78,16 +106,25 @@ def _twofold(system: str) -> TwofoldSystem | None:
 
 def _sides(vault: Vault, images: Sequence[PartImage]) -> Sides:
     return {
-        one.map.collection: Side(part=image.part.name, rows=_rows(vault, one))
+        one.map.collection: Side(
+            part=image.part.name,
+            rows=_rows(one.map, (vault.reader.chunk(group.chunk) for group in one.groups)),
+        )
         for image in images
         for one in image.collections
     }
 
 
-def _rows(vault: Vault, stored: StoredCollection) -> Iterator[dict[str, Any]]:
-    portable = {column: field for field, column in stored.map.fields.items()}
-    for group in stored.groups:
-        columns, rows = decode(vault.reader.chunk(group.chunk))
-        names = ["id" if column == stored.map.id else portable.get(column, column) for column in columns]
+def _read(image: PartImage, map_: TableMap, root: Path) -> Iterator[dict[str, Any]]:
+    with engine(image.part.engine).open(image.part, root) as opened:
+        groups = opened.scan({}, ())
+        yield from _rows(map_, (group.data for group in groups if group.collection == map_.collection))
+
+
+def _rows(map_: TableMap, groups: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    portable = {column: field for field, column in map_.fields.items()}
+    for group in groups:
+        columns, rows = decode(group)
+        names = ["id" if column == map_.id else portable.get(column, column) for column in columns]
         for row in rows:
             yield dict(zip(names, row, strict=True))

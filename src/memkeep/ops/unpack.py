@@ -10,8 +10,9 @@ from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Omission, PartImage, Rung, Severity, StoredEntry, is_url
 from memkeep.ops import age, in_server, parcel
 from memkeep.ops.compare import compare_part, spoiled
+from memkeep.ops.drift import Mending, can_come_apart, mending_of_files
 from memkeep.ops.entries import place
-from memkeep.ops.materialise import lay_out
+from memkeep.ops.materialise import Stream, lay_out
 from memkeep.ops.new_folder import new_folder, refuse_inside, refuse_taken
 from memkeep.ops.parcel_read import Parcel, open_parcel
 from memkeep.ops.restore import RestoreResult
@@ -34,7 +35,8 @@ def restore_file(
     """Restore a packed file, or some of its parts, into a folder that does not exist or is empty, or into a server.
 
     All of the file is read and compared before the folder appears, and its databases have been opened by then: what is
-    wrong with them, as it was when they were backed up, is in `findings`. Raises `RefusedError` (target exists),
+    wrong with them, as it was when they were backed up, is in `findings`; ids that a database had destroyed are mended
+    after that. Raises `RefusedError` (target exists),
     `DamagedError` (some byte is not what was packed), `WrongKeyError` (it is encrypted).
     """
     file = file.expanduser().absolute()
@@ -51,12 +53,27 @@ def restore_file(
         if not dry_run:
             with new_folder(target) as staging:
                 events.step("restoring", sum(one.entry.size for image in images for one in image.entries))
-                lay_out(source.stream, images, staging, events)
-                source.finish()
+                mends = _lay_out(source, images, staging, events)
                 events.step("checking")
                 findings = _check(images, staging)
+                mends.mend(staging)
+                findings += mends.findings(images)
         findings += in_server.as_files(images, target)
         return _result(source.manifest, images, str(target), findings, dry_run=dry_run)
+
+
+def _lay_out(source: Parcel, images: list[PartImage], staging: Path, events: Events) -> Mending:
+    """Write some parts, all of the file compared; return what is to be mended in them, which may take other parts."""
+    system = source.manifest.system
+    if not can_come_apart(system):
+        lay_out(source.stream, images, staging, events)
+        source.finish()
+        return Mending()
+    with scratch() as folder:
+        lay_out(source.stream, source.images, folder, SILENT, durable=False)
+        source.finish()
+        lay_out(_files(folder), images, staging, events)
+        return mending_of_files(system, source.images, folder)
 
 
 def _into_server(
@@ -145,18 +162,23 @@ def _choose(images: list[PartImage], parts: Sequence[str], file: Path) -> list[P
 
 def _check(images: Sequence[PartImage], root: Path) -> list[Finding]:
     """Open a copy of each part, since an engine may leave files beside what it opens."""
+    findings = []
+    for image in images:
+        with scratch() as folder:
+            lay_out(_files(root), [image], folder, SILENT, durable=False)
+            findings += compare_part(image, folder)
+    return findings
+
+
+def _files(root: Path) -> Stream:
+    """Return what gives the bytes of entries that lie under a folder."""
 
     def stream(stored: StoredEntry) -> Iterator[bytes]:
         with place(root, stored.entry.path).open("rb") as file:
             while piece := file.read(_PIECE):
                 yield piece
 
-    findings = []
-    for image in images:
-        with scratch() as folder:
-            lay_out(stream, [image], folder, SILENT, durable=False)
-            findings += compare_part(image, folder)
-    return findings
+    return stream
 
 
 def _records(parts: Sequence[parcel.PackedPart]) -> int | None:
