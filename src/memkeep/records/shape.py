@@ -32,6 +32,9 @@ WHOLE = "whole"
 
 _NUMBERS = frozenset({"importance", "confidence", "heat", "strength"})
 _BORNE = frozenset({"id", "text", "collection", "primary", "system", "native", "vectors"})
+_PLAIN_TEXTS, _PLAIN_COUNTS, _PLAIN_NUMBERS = frozenset({str}), frozenset({int}), frozenset({int, float})
+_KEPT = frozenset({str, int, float})
+_MANY = 4096  # raw values of which it is remembered what they are
 _REFERENCES = frozenset({"supersedes", "superseded_by"})  # ids of records, which have others in another product
 _EMPTY: tuple[Any, ...] = (None, (), {})
 
@@ -80,6 +83,8 @@ class Mapper:
         fields = {field: column for field, column in shape.fields.items() if field in known.__struct_fields__}
         self._fields = {f: c for f, c in fields.items() if c != map_.id and not (inner and c.startswith(inner))}
         self._inner = {f: c.removeprefix(inner) for f, c in fields.items() if inner and c.startswith(inner)}
+        self._plan = [(field, column, self._plain(field)) for field, column in self._fields.items()]
+        self._known: dict[tuple[str, type, Any], tuple[Any, bool]] = {}  # times and tags come again and again
         self._carried = None if shape.free is None else f"{shape.free}{CARRIED}"
 
     def record(self, row: Row) -> Portable:
@@ -108,27 +113,50 @@ class Mapper:
     def _take_fields(self, cells: Row, native: Row) -> dict[str, Any]:
         """Move what are fields out of the cells; where a field alone would not give it back, into `native`."""
         fields: dict[str, Any] = {}
-        for field, column in self._fields.items():
+        for field, column, plain in self._plan:
             if column not in cells:
                 continue
             raw = cells.pop(column)
-            value = self._read(field, raw)
+            if raw.__class__ in plain:
+                fields[field] = raw
+                continue
+            if raw is None:
+                if field == "text":
+                    native[column] = None
+                continue
+            value, exact = self._told(field, raw)
             if value is not None:
                 fields[field] = value
-            if (raw is None and field == "text") or not _same(raw, self._again(field, value)):
+            if not exact:
                 native[column] = raw
-        inner = self.shape.inner
-        if inner is not None and (held := _object(cells.get(inner))) is not None:
-            if _text(held) != cells[inner]:
-                native[inner] = cells[inner]
-            cells[inner] = held
-            for field, key in self._inner.items():
-                if (value := self._read(field, held.get(key))) is not None:
-                    fields.setdefault(field, value)
+        if self.shape.inner is not None:
+            self._take_inner(self.shape.inner, cells, native, fields)
         return fields
 
-    def _again(self, field: str, value: Any) -> Any:
-        return None if value is None else self._write(field, value)
+    def _take_inner(self, inner: str, cells: Row, native: Row, fields: dict[str, Any]) -> None:
+        """Read the JSON text of a column, which stays in the cells, as an object."""
+        held = _object(cells.get(inner))
+        if held is None:
+            return
+        if _text(held) != cells[inner]:
+            native[inner] = cells[inner]
+        cells[inner] = held
+        for field, key in self._inner.items():
+            if (value := self._read(field, held.get(key))) is not None:
+                fields.setdefault(field, value)
+
+    def _told(self, field: str, raw: Any) -> tuple[Any, bool]:
+        """Return a raw value as a field's, and whether that alone would give it back."""
+        key = (field, raw.__class__, raw) if raw.__class__ in _KEPT else None
+        if key is not None and key in self._known:
+            return self._known[key]
+        value = self._read(field, raw)
+        told = value, value is not None and _same(raw, self._write(field, value))
+        if key is not None:
+            if len(self._known) >= _MANY:
+                self._known.clear()
+            self._known[key] = told
+        return told
 
     def row(self, made: Portable, columns: Collection[str]) -> Row:
         """Return the row for a record in a table that has these columns; what nothing is known of is not in it.
@@ -265,6 +293,12 @@ class Mapper:
     def _is_free(self, column: str) -> bool:
         """Say whether a column is a key that the product takes whatever it is called."""
         return self.shape.free is not None and self.shape.inner is None and column.startswith(self.shape.free)
+
+    def _plain(self, field: str) -> frozenset[type]:
+        """Return the types of raw values that are the field's own, as they are."""
+        if field in self.shape.times or field == "tags":
+            return frozenset()
+        return _PLAIN_NUMBERS if field in _NUMBERS else _PLAIN_COUNTS if field == "access_count" else _PLAIN_TEXTS
 
     def _read(self, field: str, raw: Any) -> Any:
         """Return a raw value as a field's; None when it is no such thing."""
