@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import Ran
 
 from memkeep.library import OpenVault, discover
+from memkeep.model import Rung
 from memkeep.ops import mixtures
 from memkeep.ops.embed import EmbedOptions, embed
 from memkeep.ops.embedder import Embedder
@@ -75,11 +76,18 @@ def test_the_one_memory_of_another_model_is_named(store: Path, endpoint: Endpoin
     assert look(None, str(store)).findings == ()
 
 
-def test_vectors_of_two_sizes_need_no_model_to_be_found(store: Path, endpoint: Endpoint) -> None:
+def test_vectors_of_two_sizes_need_no_model_to_be_found(
+    store: Path, endpoint: Endpoint, new_vault: Callable[..., OpenVault]
+) -> None:
     put(store, {next(iter(cells(store))): np.ones(384, np.float32).tobytes()})
     report = look(None, str(store))
     assert codes(report) == ["mixed_models"]
     assert "1 of 384 dimensions" in report.findings[0].message
+    vault = new_vault(encrypted=False)
+    kept = vault.backup(store).snapshots[0]
+    found = vault.verify(kept.id)
+    assert codes(found.snapshots[0]) == ["mixed_models"]
+    assert found.snapshots[0].rung is Rung.READABLE
     assert codes(look(None, str(store), ollama(endpoint))) == ["mixed_models", "mixed_models"]
 
 

@@ -16,6 +16,7 @@ from memkeep.ops.open import afresh
 from memkeep.ops.prove import Chunks, Packs, check_pieces, chunks_of, packs_of
 from memkeep.ops.scratch import scratch
 from memkeep.ops.survey import mend_of, survey
+from memkeep.ops.vector_sizes import mixed_sizes
 from memkeep.vault import format
 from memkeep.vault.vault import Vault
 
@@ -214,7 +215,8 @@ class _Climber:
         def one(image: PartImage) -> list[Finding]:
             with scratch() as folder:
                 materialise(self._vault, [image], folder, self._events, durable=False)
-                return compare_part(image, folder, against=self._vault if deep else None)
+                found = compare_part(image, folder, against=self._vault if deep else None)
+            return [*found, *mixed_sizes(image)]
 
         with ThreadPoolExecutor(2, "memkeep-compare") as pool:
             for found in pool.map(one, self._images):
