@@ -13,6 +13,7 @@ import pytest
 
 from memkeep.errors import FileError, PlanStaleError, RefusedError, StoreError
 from memkeep.library import OpenVault
+from memkeep.ops.in_server import park
 from memkeep.ops.plan import digest
 from memkeep.records.record import Record
 from memkeep.testing import agent
@@ -113,6 +114,26 @@ def test_a_plan_is_stale_when_the_one_that_is_to_stay_has_changed_or_gone(
     change(hybrid / "facts.db", f"UPDATE facts SET {done} {where}" if done else f"DELETE FROM facts {where}")
     with pytest.raises(PlanStaleError, match=line["same_as"]):
         vault.apply(tmp_path / "plan")
+
+
+def test_a_record_that_changes_while_the_store_is_kept_makes_the_plan_stale(
+    hybrid: Path, new_vault: Callable[..., OpenVault], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = new_vault(encrypted=False)
+    (line,) = duplicates(vault, hybrid, tmp_path / "plan")
+
+    def meanwhile(*arguments: Any) -> str | None:
+        kept = park(*arguments)
+        change(hybrid / "facts.db", f"UPDATE facts SET text = 'newer' WHERE id = '{line['id']}'")
+        return kept
+
+    monkeypatch.setattr("memkeep.ops.apply.park", meanwhile)
+    before = state(hybrid)
+    with pytest.raises(PlanStaleError, match=line["id"]):
+        vault.apply(tmp_path / "plan")
+    facts, links, vectors = state(hybrid)
+    assert (links, vectors) == before[1:]
+    assert [row[1] for row in facts if row[0] == line["id"]] == ["newer"]
 
 
 def test_two_that_say_the_same_are_never_both_deleted(

@@ -33,6 +33,12 @@ kinds: tuple[Kind, ...] = (
         mend="see where the record is from, and delete it unless you wrote it",
     ),
     Kind(
+        name="fetched_command",
+        title="records with a command that runs what it fetches",
+        severity=Severity.INFO,
+        mend="see that it is the command you mean",
+    ),
+    Kind(
         name="encoded_blob",
         title="records with a long encoded block",
         severity=Severity.INFO,
@@ -40,42 +46,53 @@ kinds: tuple[Kind, ...] = (
     ),
 )
 
+_NOUNS = r"(?:instructions?|prompts?|rules?|guidelines?|messages?|context|restrictions?|directives?|constraints?)"
+_FORGET = r"\b(?:ignore|disregard|forget|override|bypass)\b"
 _ORDERS = {
     "it tells the agent to ignore what it was told": re.compile(
-        r"\b(?:ignore|disregard|forget|override|bypass)\b(?:\W+\w+){0,3}?\W+"
-        r"(?:previous|prior|above|earlier|preceding|existing|system|safety|all)\W+(?:\w+\W+){0,2}?"
-        r"(?:instructions?|prompts?|rules?|guidelines?|messages?|context|restrictions?|directives?)"
-        r"|\b(?:ignoriere|vergiss)\b(?:\W+\w+){0,3}?\W+(?:vorherigen|bisherigen|obigen)\W+\w*(?:anweisung|regel)\w*",
+        rf"{_FORGET}(?:\W+(?:all|any|every|of|the|your|these|those|my)){{0,4}}\W+"
+        rf"(?:previous|prior|above|earlier|preceding|existing|system|safety|former|original)\W+(?:\w+\W+){{0,2}}?{_NOUNS}"
+        rf"|{_FORGET}\W+(?:all|any|every|your)\W+(?:of\W+)?(?:your\W+|the\W+)?"
+        r"(?:instructions|prompts?|guidelines|restrictions|directives)\b"
+        r"|\bforget\W+everything\W+(?:you|above|before|said)\b"
+        r"|\b(?:ignoriere?|vergiss|missachte)\b(?:\W+\w+){0,3}?\W+(?:vorherigen|bisherigen|obigen)\W+\w*(?:anweisung|regel)"
+        r"|\bignor[ae]\w*\W+(?:todas\W+)?las\W+(?:instrucciones|reglas)\W+(?:anteriores|previas)"
+        r"|\bignore[rz]?\W+(?:toutes\W+)?les\W+(?:instructions|consignes)\W+(?:précédentes|antérieures)"
+        r"|игнорируй(?:те)?\W+(?:все\W+)?(?:предыдущие|прежние)\W+(?:инструкции|указания)"
+        r"|忽略(?:之前|以上|先前|所有|前面).{0,6}(?:指令|提示|说明|指示)",
         re.IGNORECASE,
     ),
     "it tells the agent to keep something from the user": re.compile(
-        r"\b(?:do\s+not|don'?t|never|without)\W+(?:ever\W+)?(?:tell|telling|inform|informing|mention|mentioning|reveal"
-        r"|revealing|show|showing|notify|notifying|alert|alerting)\b(?:\W+\w+){0,4}?\W+(?:the\W+)?users?\b",
+        r"\b(?:do\s+not|don'?t|never|without)\W+(?:ever\W+)?(?:tell|telling|inform|informing|notify|notifying|alert"
+        r"|alerting|warn|warning)\W+(?:the\W+|your\W+)?user\b"
+        r"|\b(?:do\s+not|don'?t|never|without)\W+(?:ever\W+)?(?:mention|mentioning|reveal|revealing|disclose|disclosing)"
+        r"\b(?:\W+\w+){0,4}?\W+to\W+(?:the\W+|your\W+)?user\b",
         re.IGNORECASE,
     ),
     "it tells the agent to pass on secrets": re.compile(
         r"\b(?:send|post|upload|forward|exfiltrate|leak|e-?mail|transmit|append|include)\b(?:\W+\w+){0,6}?\W+"
         r"(?:passwords?|credentials?|api\W?keys?|tokens?|secrets?|private\W?keys?|conversation|chat\W?history|\.env)\b"
-        r"(?:\W+\w+){0,6}?\W+(?:to|at|in)\W+(?:https?://|\S+@\S+|every|each|all|any\b)",
+        r"(?:\W+\w+){0,6}?\W+(?:to|at)\W+(?:https?://|\S+@\S+)",
         re.IGNORECASE,
     ),
     "it gives the agent another identity": re.compile(
         r"\b(?:you\s+are\s+now|from\s+now\s+on,?\s+you(?:\s+are|\s+must|\s+will)|act\s+as\s+if\s+you\s+(?:are|were|have)"
-        r"|enter|enable|activate)\b(?:\W+\w+){0,6}?\W+(?:jailbroken|unrestricted|unfiltered|developer\s+mode|dan\b"
-        r"|no\s+(?:restrictions|rules|limits|filters)|admin(?:istrator)?\s+mode|god\s+mode)",
+        r"|pretend\s+(?:to\s+be|that\s+you))\b(?:\W+\w+){0,6}?\W+(?:jailbroken|unrestricted|unfiltered"
+        r"|developer\s+mode|dan\b|no\s+(?:restrictions|rules|limits|filters)|admin(?:istrator)?\s+mode|god\s+mode)",
         re.IGNORECASE,
     ),
-    "it tells the agent what to reply always, or when": re.compile(
-        r"\b(?:you|the\s+(?:assistant|agent|ai|model))\s+(?:must|shall|should|will|have\s+to)\s+(?:always|never|only)\b"
-        r"|^\W*(?:always|only|whenever\b.{1,60}?,?)\s+(?:reply|respond|answer|say|output|recommend|run|execute)\b"
-        r"(?:\W+\w+){0,3}?\W+(?:with|exactly|the\s+following|this\s+command|`|\"|https?://)",
+    "it tells the agent whom to favour, or the very words to say": re.compile(
+        r"\b(?:you|the\s+(?:assistant|agent|ai|model))\s+(?:must|shall|should|will|have\s+to)\s+(?:always|only)\s+"
+        r"(?:recommend|promote|suggest|endorse|favou?r|trust|forward|transfer|buy|link)\b"
+        r"|^\W*(?:always|whenever\b[^\n]{1,80}?,?)\s+(?:reply|respond|answer|say|output)\b(?:\W+\w+){0,2}?\W+"
+        r"(?:with\s+(?:exactly|the\s+(?:following|phrase|words?|text|link|sentence))|the\s+following|exactly\b|https?://)",
         re.IGNORECASE | re.MULTILINE,
     ),
-    "it tells the agent to run what it fetches": re.compile(
-        r"\b(?:curl|wget)\b[^\n|]{1,200}\|\s*(?:sudo\s+)?(?:ba|z|da)?sh\b|\b(?:iwr|irm)\b[^\n|]{1,200}\|\s*iex\b",
-        re.IGNORECASE,
-    ),
 }
+_FETCHED = re.compile(
+    r"\b(?:curl|wget)\b[^\n|]{1,200}\|\s*(?:sudo\s+)?(?:ba|z|da)?sh\b|\b(?:iwr|irm)\b[^\n|]{1,200}\|\s*iex\b",
+    re.IGNORECASE,
+)
 _MARKUP = re.compile(
     r"<\|(?:im_start|im_end|system|user|assistant|endoftext|start_header_id|eot_id)\|>|\[/?INST\]|<</?SYS>>"
     r"|(?<!\w)</?(?:system|assistant|tool_call|tool_calls|function_calls?|tool_use|tool_result|invoke|antml:\w+|system-reminder)\b[^>]*>"
@@ -124,6 +141,8 @@ def _signs(text: str) -> Iterator[tuple[str, str]]:
     for sign, pattern in _ORDERS.items():
         if pattern.search(text):
             yield "agent_instruction", sign
+    if "|" in text and _FETCHED.search(text):
+        yield "fetched_command", "it has a command that runs what it fetches"
     if any(mark in text for mark in "<[{:") and _MARKUP.search(text):
         yield "role_markup", "it has markup of roles or tool calls"
     if "<" in text and (comment := _COMMENT.search(text)) and any(p.search(comment[0]) for p in _ORDERS.values()):
