@@ -9,10 +9,14 @@ import lancedb
 import msgspec
 import pytest
 
-from memkeep.errors import RefusedError, UsageError
+import memkeep
+from memkeep.errors import RefusedError, UsageError, VaultMissingError
 from memkeep.ops import records
 from memkeep.ops.migrate import MigrateResult, change_of, migrate
+from memkeep.ops.open import open_vault
+from memkeep.ops.restore import restore
 from memkeep.records.record import Record, Relationship
+from memkeep.vault.vault import Vault
 
 Copy = Callable[..., Path]
 
@@ -39,6 +43,11 @@ def read(place: str | Path) -> tuple[list[Record], list[Relationship]]:
 
 def moved(source: str, to: str, **more: object) -> MigrateResult:
     return migrate(None, source, to, **more)  # type: ignore[arg-type]
+
+
+def new_vault(folder: Path) -> Vault:
+    memkeep.init_vault(folder / "vault", encrypt=False)
+    return open_vault(str(folder / "vault"))
 
 
 @pytest.mark.parametrize("to", TARGETS)
@@ -85,7 +94,7 @@ def test_a_second_run_changes_nothing(to: str, copy_store: Copy, tmp_path: Path)
     place = tmp_path / ("new.db" if to == "oc-memory" else "new")
     moved(source, f"{to}:{place}")
     planned = moved(source, f"{to}:{place}", dry_run=True, conflict="update")
-    again = moved(source, f"{to}:{place}", conflict="update")
+    again = migrate(new_vault(tmp_path), source, f"{to}:{place}", conflict="update")
     assert planned.merged is not None
     assert again.merged is not None
     assert planned.merged == again.merged
@@ -194,8 +203,30 @@ def test_a_store_of_another_product_is_refused(copy_store: Copy) -> None:
 
 def test_vectors_of_another_size_are_said_and_left(copy_store: Copy, tmp_path: Path) -> None:
     moved(source_of("legacy", copy_store), f"memory-lancedb-pro:{tmp_path / 'new'}")
-    result = moved(source_of("oc-memory", copy_store), f"memory-lancedb-pro:{tmp_path / 'new'}")
+    source = source_of("oc-memory", copy_store)
+    result = migrate(new_vault(tmp_path), source, f"memory-lancedb-pro:{tmp_path / 'new'}")
     assert result.vectors.left == 5
     assert "768" in result.vectors.reason
     assert any(one.code == "vectors_left" for one in result.findings)
     assert len(read(tmp_path / "new")[0]) == 19
+
+
+def test_a_store_with_memories_is_not_changed_without_a_vault(copy_store: Copy, tree_hash: Callable) -> None:
+    target = Path(source_of("hybrid", copy_store))
+    before = tree_hash(target)
+    with pytest.raises(VaultMissingError, match="no vault"):
+        moved(source_of("oc-memory", copy_store), str(target))
+    assert tree_hash(target) == before
+
+
+def test_the_undo_that_is_named_undoes(copy_store: Copy, tmp_path: Path) -> None:
+    target = source_of("oc-memory", copy_store)
+    vault = new_vault(tmp_path)
+    before = read(target)
+    result = migrate(vault, source_of("legacy", copy_store), target)
+    assert len(read(target)[0]) == len(before[0]) + 12
+    assert result.undo is not None
+    words = result.undo.split()
+    assert words[:2] == ["memkeep", "restore"]
+    restore(vault, words[2], in_place=True, confirm="oc-memory")
+    assert read(target) == before

@@ -7,7 +7,7 @@ import msgspec
 
 from memkeep.config import Config
 from memkeep.engines.merging import Conflict
-from memkeep.errors import UsageError
+from memkeep.errors import UsageError, VaultMissingError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Severity, Store, is_url
 from memkeep.ops import destination, records, writing
@@ -76,8 +76,8 @@ def migrate(
 ) -> MigrateResult:
     """Write the records of a snapshot or live store into another store, which is made when `to` is `system:place`.
 
-    The source is only read. With a vault, what the target was is kept as a snapshot first. Raises `UsageError`,
-    `StoreError`, `RefusedError`.
+    The source is only read. What a target with memories was is kept as a snapshot first: `VaultMissingError` when there
+    is no vault. Raises `UsageError`, `StoreError`, `RefusedError`.
     """
     aim = destination.find(to, config)
     with records.of(vault, name, config=config, filters=records.Filters(user=user), events=events) as source:
@@ -102,6 +102,11 @@ def move(
     created = aim.store is None
     if created and dry_run:
         return _planned(changed, aim, wish, named)
+    if aim.store is not None and aim.store.records != 0 and vault is None and not dry_run:
+        raise VaultMissingError(
+            f"{aim.store.path} would be changed, and there is no vault to keep it in first",
+            hint=f"memkeep init && memkeep backup {shlex.quote(aim.place)}",
+        )
     store = destination.make(aim, wish)
     if not dry_run:
         store = destination.ready(store)
