@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import select
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from types import TracebackType
@@ -22,6 +23,7 @@ from memkeep.model import Value
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
+    from ssl import SSLError
     from urllib.parse import SplitResult
 
 PORT = 6333
@@ -35,6 +37,7 @@ _REFUSED = (401, 403)
 _MISSING = 404
 _OK = 200
 _PROXY_PORT = 80
+_UNKNOWN_SIGNER = frozenset({18, 19, 20, 21})  # OpenSSL's X509_V_ERR: signed by itself, by whom nobody knows
 _BOUNDARY = "between-the-parts-of-a-form"
 _encode = msgspec.json.Encoder().encode
 
@@ -215,6 +218,8 @@ class Server:
             connection.connect()
         except TimeoutError as error:
             raise self._unreachable(f"no answer in time to {path}") from error
+        except ssl.SSLError as error:
+            raise self._untrusted(error) from error
         except (OSError, UnicodeError) as error:
             raise self._unreachable(str(error) or "no answer") from error
         connection.sock.settimeout(_SILENCE)
@@ -260,6 +265,20 @@ class Server:
 
     def _stranger(self) -> StoreError:
         return StoreError(f"{self.where.told} does not answer like a Qdrant server", hint=f"curl {self.where.base}/")
+
+    def _untrusted(self, error: "SSLError") -> StoreError:
+        """Return what a failure of TLS means; the server has been told nothing yet."""
+        import ssl
+
+        found = self._unreachable(str(error))
+        if isinstance(error, ssl.SSLCertVerificationError):
+            found = self._unreachable(f"its certificate is refused: {error.verify_message}")
+            if error.verify_code in _UNKNOWN_SIGNER:
+                found.hint = "export SSL_CERT_FILE=FILE   # with the certificate of who signed the server's"
+        elif error.reason == "WRONG_VERSION_NUMBER":
+            found = self._unreachable("it does not speak TLS")
+            found.hint = f"memkeep backup {shlex.quote(self.where.url.replace('qdrants://', 'qdrant://', 1))}"
+        return found
 
     def _unreachable(self, why: str) -> StoreError:
         return StoreError(

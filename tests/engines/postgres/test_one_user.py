@@ -71,6 +71,24 @@ def test_of_a_url_the_memories_of_one_user_are_taken(
     assert told(other) == [f"{ANN}4", f"{ANN}5"]
 
 
+def test_what_the_search_of_the_server_finds_of_others_is_not_in_it(
+    new_vault: NewVault, thanos: Path, database: Database, other: Database
+) -> None:
+    database.run("CREATE INDEX ON thanos_memories USING hnsw (vector vector_cosine_ops)")
+    vault = new_vault()
+    [report] = vault.backup(f"thanos:{database.url}", user="bob").snapshots
+    inner = vault._vault
+    images = [inner.image(part) for part in inner.resolve(report.id).parts]
+    probes = [probe for image in images for probe in image.baseline.probes]
+    assert {one for probe in probes for one in probe.ids} == {f"{ANN}4", f"{ANN}5"}
+    assert not [mine for mine in MINE if mine in repr(images)]
+    assert vault.restore(report.id, to=other.url).findings == ()
+    assert "hnsw" in other.run("SELECT indexdef FROM pg_indexes WHERE indexdef LIKE '%hnsw%'")[0][0]
+    [whole] = vault.backup(f"thanos:{database.url}").snapshots
+    [image] = [inner.image(part) for part in inner.resolve(whole.id).parts]
+    assert MINE[0] in repr(image.baseline.facts["recall"])  # as it would be found in that of all
+
+
 def test_a_snapshot_of_one_user_does_not_take_the_place_of_all(
     new_vault: NewVault, thanos: Path, database: Database
 ) -> None:
