@@ -80,7 +80,6 @@ class TableMap(Value):
     primary: bool = True  # counts in `records`; ids of other collections are shown as "<collection>:<id>"
     include: tuple[str, ...] = ()  # for files: only these paths (fnmatch, `*` crosses `/`) are records; empty means all
     unique: tuple[str, ...] = ()  # columns that name a row where the id is only a number that the database gave it
-    fulltext: str = ""  # a table of full text that the product keeps by hand: its rowid is `id`, its columns are copies
     links: tuple[str, ...] = ()  # columns that name records of the store; a row goes where one of those goes
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memkeep.engines.rows import Deleted, Gone
-from memkeep.engines.sqlite_sql import connect, query, quote, tables, value, virtual
+from memkeep.engines.sqlite_fulltext import copies, names
+from memkeep.engines.sqlite_sql import connect, quote, tables, value, virtual
 from memkeep.errors import StoreError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class SqliteDelete:
         with self._meant():
             columns = {table.name.lower(): [one.lower() for one in table.columns] for table in tables(self._con)}
             there = [one for one in gone if one.table.lower() in columns]
-            searched = self._searched([one.table for one in there])
+            searched = copies(self._con, [one.table for one in there])
             before = self._counts(searched)
             self._con.execute("CREATE TEMP TABLE gone (id TEXT PRIMARY KEY) WITHOUT ROWID")
             for one in there:
@@ -77,41 +78,19 @@ class SqliteDelete:
         with self._meant():
             self._con.execute("COMMIT")
 
-    def _searched(self, named: Sequence[str]) -> dict[str, str]:
-        """Return the full-text tables that keep texts of their own and that no trigger fills -> whose rows they repeat.
-
-        Told by their columns, which are all columns of that table too.
-        """
-        found = {}
-        sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%fts5%'"
-        triggers = " ".join(
-            row[0] or "" for row in query(self._con, "SELECT sql FROM sqlite_schema WHERE type = 'trigger'")
-        )
-        for name, said in query(self._con, sql):
-            if "content=" in said.replace(" ", "").lower() or name in triggers:
-                continue
-            columns = self._columns(name)
-            fitting = [table for table in dict.fromkeys(named) if columns and set(columns) <= set(self._columns(table))]
-            if len(fitting) == 1:
-                found[name] = fitting[0]
-        return found
-
     def _forget(self, search: str, table: str, where: str) -> None:
         """Delete the rows of a full-text table that repeat rows that will go."""
-        same = " AND ".join(f"t.{quote(one)} IS s.{quote(one)}" for one in self._columns(search))
+        same = " AND ".join(f"t.{quote(one)} IS s.{quote(one)}" for one in names(self._con, search))
         here, there = f"main.{quote(search)}", f"main.{quote(table)}"
         rows = f"SELECT rowid AS memkeep_row, * FROM {there} WHERE {where}"
         going = f"SELECT s.rowid FROM {here} s JOIN ({rows}) t ON t.memkeep_row = s.rowid"
         self._con.execute(f"DELETE FROM {here} WHERE rowid IN ({going} AND {same})")
 
-    def _columns(self, table: str) -> list[str]:
-        return [row[1] for row in query(self._con, f"PRAGMA main.table_xinfo({quote(table)})") if row[6] == 0]
-
     def _counts(self, searched: Collection[str]) -> dict[str, int]:
         """Return how many rows each table has; what full-text tables keep for themselves is none."""
         kept = tuple(f"{name}_" for name in virtual(self._con))
-        names = [one.name for one in tables(self._con) if not one.name.startswith(("sqlite_", *kept))]
-        return {name: int(value(self._con, f"SELECT count(*) FROM main.{quote(name)}")) for name in (*names, *searched)}
+        own = [one.name for one in tables(self._con) if not one.name.startswith(("sqlite_", *kept))]
+        return {name: int(value(self._con, f"SELECT count(*) FROM main.{quote(name)}")) for name in (*own, *searched)}
 
     @contextmanager
     def _meant(self) -> Iterator[None]:

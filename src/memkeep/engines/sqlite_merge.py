@@ -99,7 +99,7 @@ class SqliteMerge:
             if lost := [name for name in map_.unique or (map_.id,) if name not in here]:
                 self._left[f"{map_.table} is left as it is: the live table has no {', '.join(lost)}"] = None
                 return None
-            follow(self._con, map_)
+            follow(self._con, map_.table)
             self._tables[map_.table] = Putting(self._con, map_, here, self._wanted)
         return self._tables[map_.table]
 

@@ -5,8 +5,6 @@ Times are naive UTC ISO text; embeddings are raw float32. What its own export wr
 
 from pathlib import Path
 
-import msgspec
-
 from memkeep.model import Part, Role, Store, TableMap
 from memkeep.records.shape import Shape
 from memkeep.systems.base import Known, Places, Refine
@@ -16,7 +14,6 @@ from memkeep.systems.marks import OC_MEMORY, is_oc_memory
 
 name = OC_MEMORY
 
-_FULLTEXT = "mem_fts"  # which the product writes itself, beside each cell
 _COUNT = "SELECT count(*) FROM mem_cells"
 _DIMS = "SELECT length(embedding) / 4 FROM mem_cells WHERE embedding IS NOT NULL LIMIT 1"
 queries: tuple[str, ...] = (_COUNT, _DIMS)
@@ -44,8 +41,6 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:  # noqa: ARG0
         vectors=("embedding",),
         times={"created_at": "iso", "updated_at": "iso"},
     )
-    if cells is not None:
-        cells = msgspec.structs.replace(cells, fulltext=_FULLTEXT)
     scenes = table_map(
         "scenes",
         "mem_scenes",
