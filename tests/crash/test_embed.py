@@ -51,3 +51,21 @@ def test_a_run_that_is_killed_again_and_again_pays_twice_only_for_what_was_on_it
         assert len(server.served) == result["texts"] + result["kept"]
         assert twice <= 2 * BATCH * (PARALLEL + PARALLEL)  # in flight, and answered but not yet written down
     assert memkeep.discover(store)[0].records == 59
+
+
+def test_a_run_that_is_interrupted_ends_at_once_and_keeps_what_it_had(copy_store: Callable[..., Path]) -> None:
+    store = copy_store("pro-1.1.0-beta.11", "lancedb-pro")
+    with embedder(dims=16) as server:
+        server.faults.extend([None, None, *["hang"] * 50])
+        process = start(store, server)
+        until(lambda: server.requests >= 2 + PARALLEL, process)
+        begun = clock.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert clock.monotonic() - begun < 10
+        server.faults.clear()
+        out, _ = start(store, server).communicate()
+    result = json.loads(out)["result"]
+    assert result["kept"] >= 1
+    assert result["written"] == 59

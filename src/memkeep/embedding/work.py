@@ -4,11 +4,11 @@ One text goes first, alone: whether the address, the key and the model are right
 A batch that is refused, or that fails again and again, is cut in two until it is known which texts it is.
 """
 
+import queue
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memkeep import clock
@@ -59,29 +59,66 @@ def embed(provider: Provider, items: Iterable[Item], *, batch: int, dims: int | 
 
 def _at_once(worker: "_Worker", ahead: Iterator[Item], batch: int, pace: Pace) -> Iterator[Done]:
     """Let several threads do batches: while some wait for an answer, others take one apart."""
-    threads = 2 * pace.at_once
-    pool = ThreadPoolExecutor(threads, "embed")
-    doing: set[Future[tuple[list[Done], Exception | None]]] = set()
+    crew = _Crew(worker, 2 * pace.at_once)
     failed: Exception | None = None
     try:
         while True:
-            while not failed and len(doing) < threads and (one := tuple(islice(ahead, batch))):
-                doing.add(pool.submit(worker.do_all, one))
-            if not doing:
+            while failed is None and crew.has_room and (one := tuple(islice(ahead, batch))):
+                crew.give(one)
+            if not crew.doing:
                 break
-            ready, doing = wait(doing, return_when=FIRST_COMPLETED)
-            for made, error in (future.result() for future in ready):
-                if error is not None:
-                    failed = error if failed is None or isinstance(failed, StoppedError) else failed
-                    pace.stopped = True
-                yield from made
+            made, error = crew.take()
+            if error is not None:
+                failed = error if failed is None or isinstance(failed, StoppedError) else failed
+                pace.stopped = True
+            yield from made
     except BaseException:
         pace.stopped = True
         raise
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        crew.dismiss()
     if failed is not None:
         raise failed
+
+
+class _Crew:
+    """Threads that do batches. Python's own pool would keep an interrupted program until all answers have come."""
+
+    def __init__(self, worker: "_Worker", most: int) -> None:
+        self.doing = 0
+        self._worker = worker
+        self._most = most
+        self._started = 0
+        self._asked: queue.SimpleQueue[tuple[Item, ...]] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[tuple[list[Done], Exception | None]] = queue.SimpleQueue()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a thread is free."""
+        return self.doing < self._most
+
+    def give(self, items: tuple[Item, ...]) -> None:
+        """Let somebody do a batch."""
+        self._asked.put(items)
+        self.doing += 1
+        if self._started < self._most:
+            Thread(target=self._run, name=f"embed-{self._started}", daemon=True).start()
+            self._started += 1
+
+    def take(self) -> tuple[list[Done], Exception | None]:
+        """Return what came of a batch, once there is one."""
+        came = self._came.get()
+        self.doing -= 1
+        return came
+
+    def dismiss(self) -> None:
+        """Let the threads end when they have done what they are at."""
+        for _ in range(self._started):
+            self._asked.put(())
+
+    def _run(self) -> None:
+        while items := self._asked.get():
+            self._came.put(self._worker.do_all(items))
 
 
 class _Worker:
