@@ -8,6 +8,7 @@ import pytest
 import memkeep
 from memkeep.errors import StoreError, UsageError
 from memkeep.ops import records
+from memkeep.ops.audit import audit, status_of_audit
 from memkeep.ops.records import Filters
 from memkeep.records.record import Record, Relationship
 
@@ -97,3 +98,15 @@ def test_nothing_of_a_live_store_is_changed(copy_store: Copy, tree_hash: Callabl
         before = tree_hash(store)
         read(store / "memory.db" if name == "oc-memory" else store)
         assert tree_hash(store) == before
+
+
+def test_no_plan_is_made_of_a_store_that_was_not_all_read(copy_store: Copy, tmp_path: Path) -> None:
+    store = copy_store("hybrid-2026.4.273") / "memory"
+    for data in (store / "lancedb" / "memories.lance" / "data").iterdir():
+        data.write_bytes(data.read_bytes()[:100])
+    result = audit(None, str(store))
+    assert [one.code for one in result.unread] == ["part_unread"]
+    assert status_of_audit(result) == 3
+    with pytest.raises(StoreError, match="a plan needs all"):
+        audit(None, str(store), plan=tmp_path / "plan")
+    assert not (tmp_path / "plan").exists()

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import msgspec
 
 from memkeep.config import Config
-from memkeep.errors import PROBLEMS
+from memkeep.errors import INCOMPLETE, PROBLEMS, StoreError
 from memkeep.events import SILENT, Events
-from memkeep.model import Severity, is_url
+from memkeep.model import Finding, Severity, is_url
 from memkeep.ops import records
 from memkeep.ops.audits.base import Check, Kind, Noticed, Scene
 from memkeep.ops.audits.catalog import CHECKS
@@ -53,7 +53,8 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
     relationships: int
     kinds: tuple[AuditKind, ...]
     unchecked: tuple[str, ...]  # what could not be looked at, one sentence each
-    omitted: tuple[str, ...]  # what of the store could not be read
+    omitted: tuple[str, ...]  # what of the store is not among the records, and why
+    unread: tuple[Finding, ...]  # parts that could not be read: nothing is known of what they hold
     plan: str | None = None  # the file that was written
     planned: int | None = None  # its lines
 
@@ -92,6 +93,7 @@ class Audited(NamedTuple):
             ),
             unchecked=self.unchecked,
             omitted=self.about.omitted,
+            unread=self.about.unread,
         )
 
 
@@ -108,13 +110,17 @@ def audit(
 ) -> AuditResult:
     """Look through a snapshot or a live store (path, URL, name in the settings); only the categories that are given.
 
-    With `plan` a file is written that proposes what to do, for `apply`; `RefusedError` when it is there already.
+    With `plan` a file is written that proposes what to do, for `apply`; `RefusedError` when it is there already, and
+    `StoreError` when not all could be read: what is missing would look like something to delete.
     """
     from memkeep.ops.plan import write
 
     checks = chosen(categories)
     filters = records.Filters(vectors=any(check.vectors for check in checks), carried=False)
     with records.of(vault, name, config=config, filters=filters, events=events) as source:
+        if plan is not None and source.about.unread:
+            first = source.about.unread[0]
+            raise StoreError(f"a plan needs all of {name}: {first.message}", hint=first.mend or "memkeep verify")
         found = look(source, checks, strangers=source.strangers, ask_hosts=ask_hosts, events=events)
         lines = write(plan, source, found) if plan is not None else None
         return msgspec.structs.replace(found.result(limit), plan=str(plan) if plan else None, planned=lines)
@@ -166,4 +172,6 @@ def look(
 
 def status_of_audit(result: AuditResult) -> int:
     """Return the exit status of an audit: what is worse than worth knowing is a problem."""
+    if result.unread:
+        return INCOMPLETE
     return PROBLEMS if any(one.count and one.severity is not Severity.INFO for one in result.kinds) else 0

@@ -63,11 +63,14 @@ def command(face: Face, *, name: str, category: tuple[str, ...], limit: int, pla
 
 
 def _render(out: Printer, result: "AuditResult") -> None:
+    from memkeep.cli.views import show_findings
+
     of = f"snapshot {result.snapshot[:12]}" if result.snapshot else result.path
     out.line(Span(result.system, "bold"), f"  {of}  {count(result.records, 'record')}")
     found = [one for one in result.kinds if one.count]
     for one in found:
         _show(out, one)
+    show_findings(out, result.unread)
     for sentence in result.omitted:
         out.line(Span("not read: ", "warn"), sentence)
     for sentence in result.unchecked:
