@@ -1,7 +1,11 @@
 """Rows as portable records, and back."""
 
+import json
+
 import msgspec
 
+from memkeep.engines.point_rows import to_row
+from memkeep.engines.qdrant_edge import Point
 from memkeep.model import TableMap
 from memkeep.records.record import Record, Vector
 from memkeep.records.shape import CARRIED, Mapper, Shape
@@ -82,3 +86,55 @@ def test_what_has_no_place_is_named() -> None:
     made = Record(id="a", text="t", user="anna", tags=("x",), vectors={"other": Vector.f32(bytes(4))})
     assert _ONE.lost(made) == ["vectors.other", "user"]
     assert _TWO.lost(made) == ["vectors.other"]
+
+
+_TABLE = TableMap(collection="points", table="public.points", id="id", vectors=("vector",))
+_KEYS = {"text": "data", "created_at": "created_at"}
+_SPELLED = Shape(fields={f: f"payload.{k}" for f, k in _KEYS.items()}, times={"created_at": "iso"}, free="payload.")
+_THREE = Mapper(_TABLE, _SPELLED, "two")
+_TEXTS = Mapper(_TABLE, msgspec.structs.replace(_SPELLED, spread="payload"), "two")
+_PAYLOAD = {
+    "data": "one",
+    "created_at": "2026-01-02T03:04:05.5Z",
+    "topic": ["tea", None],
+    "id": 7,
+    "payload": {"payload": 1},
+    "vector": "none",
+    "vector.x": 1,
+    "payload.id": 2,
+    "payload.topic": 3,
+    "payload.payload": 5,
+    "": 4,
+}
+
+
+def test_a_point_and_a_row_with_the_same_payload_are_the_same_record() -> None:
+    point = to_row(Point("a", _PAYLOAD, {"": bytes(8)}))
+    row = {"id": "a", "vector": Vector.f32(bytes(8))} | {f"payload.{key}": value for key, value in _PAYLOAD.items()}
+    made = _THREE.record(row)
+    assert made == _TWO.record(point)
+    assert made.metadata["topic"] == ["tea", None]
+    assert _THREE.row(made, ("id", "vector", "payload")) == row
+    assert _TWO.row(made, ("id", "vector")) == point
+
+
+def test_a_payload_that_is_text_keeps_its_keys_and_its_spelling() -> None:
+    columns = ("id", "vector", "payload")
+    for payload in (json.dumps(_PAYLOAD), '{ "data": "one",\n"topic": 1}', "no JSON", "[1]", "{}"):
+        row = {"id": "a", "payload": payload}
+        assert _TEXTS.gathered(_TEXTS.row(_TEXTS.record(row), columns)) == row
+    made = _TEXTS.record({"id": "a", "payload": json.dumps(_PAYLOAD)})
+    assert isinstance(made, Record)
+    point = _TWO.record(to_row(Point("a", _PAYLOAD, {})))
+    assert msgspec.structs.replace(made, native=point.native) == point
+    changed = _TEXTS.gathered(_TEXTS.row(msgspec.structs.replace(made, text="two"), columns))
+    assert json.loads(changed["payload"]) == _PAYLOAD | {"data": "two"}
+    from_a_table = _TEXTS.gathered(_TEXTS.row(point, columns))
+    assert json.loads(from_a_table["payload"]) == _PAYLOAD
+
+
+def test_the_payload_of_another_products_record_carries_it_in_the_text() -> None:
+    made = _ONE.record(_ROW)
+    row = _TEXTS.gathered(_TEXTS.carry(_TEXTS.row(made, ("id", "vector", "payload")), made))
+    assert json.loads(row["payload"])[CARRIED]["system"] == "one"
+    assert _TEXTS.record(row) == made

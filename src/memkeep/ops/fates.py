@@ -101,7 +101,8 @@ def _fate(field: str, value: object, room: Room, *, same: bool) -> tuple[Fate, s
         carried: Fate = "metadata" if carries else "lost"
         return ("native" if name in room.vectors else carried), mapper.vector_column(name)
     if same:
-        return "native", mapper.shape.fields.get(field, field.removeprefix("metadata."))
+        named = mapper.column(field.removeprefix("metadata."), room.columns.names)
+        return "native", mapper.shape.fields.get(field, named)
     column = mapper.shape.fields.get(field)
     if column is None or not mapper.fits(column, room.columns.names):
         return ("metadata" if mapper.shape.free is not None or mapper.shape.side else "lost"), None

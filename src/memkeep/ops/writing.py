@@ -145,7 +145,7 @@ class _Layer:
             elif kind == "carried":
                 yield from self._carried(place, made)
             elif self._belongs(place, made) and self._may_be_found(made):
-                yield self._row(place, made)
+                yield place.mapper.gathered(self._row(place, made))
 
     def _belongs(self, place: Place, made: Record) -> bool:
         """Say whether a record goes into a table: into that of its own collection, or the first with memories."""

@@ -1,7 +1,9 @@
 """Between a product's rows and portable records, both ways, as a `Shape` says.
 
 A row is {column: value}: None, bool, int, float, str, bytes, lists and dicts as the database gives them, and `Vector`
-for what a map calls a vector. The keys of a JSON object in a column of Postgres are columns, `payload.user_id`.
+for what a map calls a vector. The keys of a JSON object in a column of Postgres are columns, `payload.user_id`. In a
+record they have the names that they have in the object, so that a point of Qdrant and a row of pgvector are the same
+record; one that is called like a column keeps the prefix, as `point_rows` has it of points.
 """
 
 import json
@@ -30,6 +32,9 @@ SIDE_TABLE = "memkeep_carried"
 WHOLE = "whole"
 """The key under which that table has a record as `wire.plain_json` spells it: one that the product must not find."""
 
+_TEXT = "{}"
+"""The key of `native` with the text of the JSON object that a record was, where its column is of text."""
+
 _NUMBERS = frozenset({"importance", "confidence", "heat", "strength"})
 _BORNE = frozenset({"id", "text", "collection", "primary", "system", "native", "vectors"})
 _PLAIN_TEXTS, _PLAIN_COUNTS, _PLAIN_NUMBERS = frozenset({str}), frozenset({int}), frozenset({int, float})
@@ -50,6 +55,7 @@ class Shape(Value, kw_only=True):
     forms: dict[str, Form] = {}
     inner: str | None = None  # a column with the text of a JSON object; fields may lie in it, `metadata.tier`
     free: str | None = None  # "" or "payload.": the product takes any key under this prefix; None: no such
+    spread: str | None = None  # a column with the text of a JSON object whose keys are columns, as in Postgres
     side: bool = False  # what has no column is carried in `SIDE_TABLE`
     numbers: Literal["any", "whole", "float"] = "any"  # what times that are numbers are
     like: str = "2026-01-02T03:04:05+00:00"  # how the product spells a time as text
@@ -86,13 +92,18 @@ class Mapper:
         self._plan = [(field, column, self._plain(field)) for field, column in self._fields.items()]
         self._known: dict[tuple[str, type, Any], tuple[Any, bool]] = {}  # times and tags come again and again
         self._carried = None if shape.free is None else f"{shape.free}{CARRIED}"
+        self._prefix = shape.free or "" if shape.inner is None else ""
+        self._text = next((c for f, c in self._fields.items() if f == "text" and self._is_free(c)), None)
+        self._reserved = {map_.id, "vector", *map_.vectors}
 
     def record(self, row: Row) -> Portable:
         """Return the record, or the relationship, that a row is. Nothing is lost: `row` gives it back."""
-        cells = dict(row)
+        native: Row = {}
+        cells = self._spread(row, native)
         identity = cells.pop(self.map.id, None)
         name = _id(identity)
-        native: Row = {} if identity.__class__ is str else {self.map.id: identity}
+        if identity.__class__ is not str:
+            native[self.map.id] = identity
         vectors = {
             _vector_name(column, self.map): cells.pop(column)
             for column in [column for column, value in row.items() if value.__class__ is Vector]
@@ -100,6 +111,8 @@ class Mapper:
         fields = self._take_fields(cells, native)
         cells = {column: value for column, value in cells.items() if value is not None or self._is_free(column)}
         carried = self._take_carried(cells)
+        if self._prefix:
+            cells, native = ({self._portable(c, row): v for c, v in each.items()} for each in (cells, native))
         common: dict[str, Any] = {"collection": self.map.collection, "system": self.system}
         made: Portable
         if self.shape.kind == "relationship" and {"source", "target", "type"} <= fields.keys():
@@ -129,6 +142,8 @@ class Mapper:
                 fields[field] = value
             if not exact:
                 native[column] = raw
+        if self._text is not None and fields.get("text") == "":
+            native[self._text] = ""  # it is there, and empty
         if self.shape.inner is not None:
             self._take_inner(self.shape.inner, cells, native, fields)
         return fields
@@ -164,13 +179,17 @@ class Mapper:
         What came from this product comes back exactly, except where the record was changed since.
         """
         ours = made.system == self.system
-        native = made.native if ours else {}
-        row = {n: v for n, v in (made.metadata | native).items() if self.fits(n, columns)} if ours else {}
+        native = {self.column(n, columns): v for n, v in made.native.items() if n != _TEXT} if ours else {}
+        row = {self.column(n, columns): v for n, v in made.metadata.items()} if ours else {}
+        row = {n: v for n, v in (row | native).items() if self.fits(n, columns)}
+        if ours and self.shape.spread is not None and _TEXT in made.native:
+            row[self.shape.spread] = made.native[_TEXT]
         raw = native.get(self.map.id)
         row[self.map.id] = raw if raw is not None and _id(raw) == made.id else made.id
         for field, column in self._fields.items():
             value = getattr(made, field, None)
-            absent = value in (None, ()) and column not in native
+            empty = value in (None, ()) or (value == "" and column == self._text)
+            absent = empty and column not in native
             if absent or not self.fits(column, columns) or (field in _REFERENCES and not ours):
                 continue
             if column not in native or self._read(field, native[column]) != (value or None):
@@ -239,9 +258,52 @@ class Mapper:
         if self._carried is None:
             return None
         if self.shape.inner is None:
-            return row.get(self._carried)
+            return self._spread(row, {}).get(self._carried)
         text = row.get(self.shape.inner)
         return (_object(text) or {}).get(CARRIED) if isinstance(text, str) and f'"{CARRIED}"' in text else None
+
+    def gathered(self, row: Row) -> Row:
+        """Return a complete row as the table takes it: the keys of a JSON object as its text, where that is a column.
+
+        The text that it was stays while it says the same.
+        """
+        into = self.shape.spread
+        if into is None:
+            return row
+        held = {n.removeprefix(f"{into}."): value for n, value in row.items() if n.startswith(f"{into}.")}
+        rest = {n: value for n, value in row.items() if not n.startswith(f"{into}.")}
+        if into in rest and (_object(rest[into]) or {}) == held:
+            return rest
+        return rest | {into: _text(held)}
+
+    def column(self, name: str, columns: Collection[str]) -> str:
+        """Return the column that a key of a record's metadata is in a table with these columns."""
+        if not self._prefix:
+            return name
+        return name if self._is_taken(name, columns) else f"{self._prefix}{name}"
+
+    def _portable(self, column: str, row: Row) -> str:
+        """Return the key of a record's metadata that a column is: that in the JSON object, which is `column`'s undo."""
+        if not self._prefix or not column.startswith(self._prefix):
+            return column
+        key = column.removeprefix(self._prefix)
+        return column if self._is_taken(key, row) else key
+
+    def _is_taken(self, key: str, columns: Collection[str]) -> bool:
+        """Say whether a key, less any prefixes, is called like a column."""
+        while key.startswith(self._prefix):
+            key = key.removeprefix(self._prefix)
+        column = key in columns and f"{key}." != self._prefix
+        return column or key in self._reserved or key.startswith("vector.")
+
+    def _spread(self, row: Row, native: Row) -> Row:
+        """Return the row with the keys of a JSON object as columns, and what its text was in `native`."""
+        column = self.shape.spread
+        if column is None or column not in row:
+            return dict(row)
+        native[_TEXT] = row[column]
+        held = _object(row[column]) or {}
+        return {n: v for n, v in row.items() if n != column} | {f"{column}.{key}": v for key, v in held.items()}
 
     def lost(self, made: Portable) -> list[str]:
         """Return the fields of a record that the product has no place for at all."""

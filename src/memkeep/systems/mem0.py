@@ -320,7 +320,7 @@ def shape(map_: TableMap) -> Shape:
     if map_.table == "vectors":
         keys = _KEYS | {"created_at": "createdAt", "updated_at": "updatedAt"}
         fields = {field: f"payload.{key}" for field, key in keys.items()}
-        return Shape(fields=fields, times=times, inner="payload", free="payload.", like=_LIKE_TS)
+        return Shape(fields=fields, times=times, spread="payload", free="payload.", like=_LIKE_TS)
     if not map_.primary or not text.endswith("data"):
         return Shape(fields=map_.fields, times=map_.times)
     before = text.removesuffix("data")

@@ -45,10 +45,12 @@ def identity(system: str, identity: str) -> str:
 
 def complete(made: Record, row: Row, map_: TableMap) -> Row:
     """Give a memory the keys that the product always writes: the hash of the text, and for its own search the text."""
-    before = map_.fields["text"].removesuffix("data")
+    said = mem0.shape(map_).fields
+    before = said["text"].removesuffix("data")
+    typescript = said["created_at"].endswith("createdAt")
     text = made.text.encode("utf-8", "surrogatepass")
     filled = {f"{before}data": made.text, f"{before}hash": hashlib.md5(text, usedforsecurity=False).hexdigest()}
-    filled[f"{before}text_lemmatized"] = made.text
+    filled[f"{before}{'textLemmatized' if typescript else 'text_lemmatized'}"] = made.text
     until = row.get(f"{before}expiration_date")
     if until is not None or not is_valid(made):
         filled[f"{before}expiration_date"] = str(until)[:10] if is_valid(made) else _PAST

@@ -39,7 +39,7 @@ def test_any_record_comes_back_but_for_what_was_named_as_lost(
 def test_memories_are_grouped_by_client_and_project_then_by_scope(tmp_path: Path) -> None:
     said = _written(
         tmp_path / "a",
-        Record(id="1", text="one", metadata={"payload.client": "Acme", "payload.project": "Site"}, system="thanos"),
+        Record(id="1", text="one", metadata={"client": "Acme", "project": "Site"}, system="thanos"),
         Record(id="2", text="two", scope="Acme", system="thanos"),
         Record(id="3", text="three", scope="user:anna", system="mem0"),
         Record(id="4", text="four"),

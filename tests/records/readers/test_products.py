@@ -242,7 +242,7 @@ def test_the_export_of_thanos_is_read_with_vectors_and_relationships(tmp_path: P
     assert (one.text, one.user, one.scope, one.heat, one.created_at) == (
         "Ship it", "jeremy", "Acme", 0.91, "2026-01-02T03:04:05.678901+00:00",
     )  # fmt: skip
-    assert one.metadata == {"payload.hash": "h", "payload.project": "Site", "payload.entities": ["Anna"]}
+    assert one.metadata == {"hash": "h", "project": "Site", "entities": ["Anna"]}
     assert one.vectors == {"": Vector.f32(struct.pack("<3f", 0.1, -1e-45, 3.0))}
     assert isinstance(two, Record)
     assert two.text == ""

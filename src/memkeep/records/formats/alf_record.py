@@ -252,7 +252,7 @@ def _foreign_vectors(embeddings: Any) -> dict[str, Vector]:
 
 def _entities(metadata: dict[str, Any]) -> list[dict[str, str]]:
     """Return the entities that products name: hybrid's `entity`, Thanos's list of names."""
-    many = metadata.get("entities", metadata.get("payload.entities"))
+    many = metadata.get("entities")
     names = [metadata.get("entity"), *(many if isinstance(many, list) else ())]
     return [{"name": clean(each), "type": "other"} for each in names if isinstance(each, str) and each]
 

@@ -132,7 +132,7 @@ def _said(record: Record, key: str) -> str:
     """Return what a product says under a key, wherever it keeps such keys."""
     inner = record.metadata.get("metadata")
     places = (record.metadata, inner if isinstance(inner, dict) else {})
-    found = (place.get(each) for place in places for each in (key, f"payload.{key}"))
+    found = (place.get(key) for place in places)
     said = next((one for one in found if isinstance(one, str) and one.strip()), "")
     return said or (record.scope or "" if key == "client" and record.system == "thanos" else "")
 
