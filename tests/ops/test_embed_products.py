@@ -15,6 +15,7 @@ from memkeep.library import discover
 from memkeep.ops.embed import EmbedOptions, embed
 from memkeep.ops.embed_write import Writing
 from memkeep.ops.embedder import Embedder
+from memkeep.ops.vectors import look
 from memkeep.testing.embedder import Embedder as Endpoint
 from memkeep.testing.embedder import embedder
 
@@ -176,3 +177,23 @@ def test_a_key_comes_from_a_file_and_a_refused_text_is_no_success(
     done = run_cli(*words, "--key-file", tmp_path / "key", "--json")
     assert (done.code, len(done.result["refused"])) == (4, 1)
     assert "sk-secret" not in done.stdout + done.stderr
+
+
+def test_openmemory_gets_the_points_of_memories_that_have_none(
+    copy_store: Callable[..., Path], endpoint: Endpoint, run_cli: Callable[..., Ran], tmp_path: Path
+) -> None:
+    from qdrant_client import QdrantClient
+
+    source, made = copy_store("oc-memory") / "memory.db", tmp_path / "openmemory"
+    ask(source, "UPDATE mem_cells SET embedding = NULL WHERE id = 1")
+    assert run_cli("migrate", source, "--to", f"openmemory:{made}").code == 0
+    asked = Embedder(provider="ollama", model=MODEL, url=endpoint.url)
+    result = embed(None, discover(made)[0], asked, EmbedOptions(every=True, snapshot=False))
+    texts = [text for (text,) in ask(made / "api" / "openmemory.db", "SELECT content FROM memories")]
+    assert result.written == result.wanted == len(texts)
+    assert not look(None, str(made), asked).findings
+    client = QdrantClient(path=str(made / "qdrant-local"))
+    points, _ = client.scroll("openmemory", limit=100, with_payload=True)
+    assert sorted(str((point.payload or {})["data"]) for point in points) == sorted(texts)
+    assert all((point.payload or {}).keys() >= {"user_id", "hash", "data"} for point in points)
+    client.close()

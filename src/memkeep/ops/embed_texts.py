@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from memkeep.embedding.journal import KEY
 from memkeep.engines.base import Opened
@@ -12,16 +14,21 @@ from memkeep.engines.catalog import engine
 from memkeep.engines.merging import plain_id
 from memkeep.engines.rows import NO_TABLE, RowEngine, RowReader
 from memkeep.errors import StoreError
-from memkeep.model import Part, Role, Store, TableMap
+from memkeep.events import Events
+from memkeep.model import Part, Role, Snapshot, Store, TableMap
 from memkeep.ops.freeze import freeze
+from memkeep.ops.materialise import materialise
 from memkeep.ops.scratch import scratch
 from memkeep.records.record import Record, Vector
 from memkeep.records.shape import Row, Shape
 from memkeep.records.spool import Names, Spool
 from memkeep.systems import shapes, targets
 from memkeep.systems.base import Refine
+from memkeep.vault.vault import Vault
 
 NUMPY = {"f16": "<f2", "f32": "<f4", "f64": "<f8"}
+_POINTS = frozenset({"chroma", "qdrant", "qdrant-local"})  # engines whose rows have a vector that no map needs to name
+_POINT = "vector"
 _GONE = frozenset({"superseded", "archived", "deleted"})  # products keep no vector of these
 
 
@@ -57,9 +64,9 @@ def places(store: Store) -> list[Place]:
             continue
         for map_ in part.maps:
             text = map_.fields.get("text")
-            if text is not None and map_.vectors:
-                shape = shapes.mapper(store.system, map_).shape
-                found.append(Place(part, map_, shape, text, map_.vectors[0]))
+            vector = map_.vectors[0] if map_.vectors else _POINT if part.engine in _POINTS else None
+            if text is not None and vector is not None:
+                found.append(Place(part, map_, shapes.mapper(store.system, map_).shape, text, vector))
     return found
 
 
@@ -69,6 +76,11 @@ class Opening:
     def __init__(self, store: Store, held: dict[str, Opened]) -> None:
         self._store = store
         self._held = held
+
+    @property
+    def store(self) -> Store:
+        """Whose parts they are."""
+        return self._store
 
     def texts(self, place: Place) -> Iterator[Text]:
         """Yield the rows of a place, then the records that have no row there yet."""
@@ -91,11 +103,12 @@ class Opening:
                     continue
                 mapper, refine = shapes.mapper(self._store.system, map_), self._refine()
                 for row in self.rows(part, map_):
+                    name = str(row[map_.id])
                     made = mapper.record(row)
-                    if isinstance(made, Record) and made.text and plain_id(made.id) not in known:
-                        made = refine(made)
+                    if isinstance(made, Record) and made.text and plain_id(name) not in known:
+                        made = msgspec.structs.replace(refine(made), id=name)  # one from elsewhere has that of there
                         if made.status not in _GONE:
-                            yield Text(made.id, made.text, None, made)
+                            yield Text(name, made.text, None, made)
 
     def _refine(self) -> Refine:
         wanted = shapes.lookups(self._store.system)
@@ -121,6 +134,19 @@ class Opening:
 
 
 @contextmanager
+def opened_snapshot(vault: Vault, snapshot: Snapshot, events: Events) -> Iterator[tuple[Opening, list[Place]]]:
+    """Open the parts of a snapshot that have texts and vectors. Raises `StoreError` and `DamagedError`."""
+    images = [image for part in snapshot.parts if (image := vault.image(part)).part.maps]
+    store = Store(system=snapshot.system, path=snapshot.path, root="", parts=tuple(image.part for image in images))
+    with scratch() as folder, ExitStack() as stack:
+        materialise(vault, images, folder, events, durable=False)
+        held = {
+            image.part.name: stack.enter_context(engine(image.part.engine).open(image.part, folder)) for image in images
+        }
+        yield Opening(store, held), places(store)
+
+
+@contextmanager
 def opened(store: Store, chosen: Sequence[Place], more: Sequence[Part] = ()) -> Iterator[Opening]:
     """Hold the parts that the places need, and others, at one moment. Raises `StoreError` when one can't be read."""
     wanted = {part.name for part in (*(place.part for place in chosen), *more)}
@@ -136,11 +162,9 @@ def opened(store: Store, chosen: Sequence[Place], more: Sequence[Part] = ()) -> 
 
 def new_row(store: Store, place: Place, made: Record, vector: Vector, columns: Sequence[str]) -> Row:
     """Return the row of a record that has none yet in a table of vectors."""
-    import msgspec
-
     whole = msgspec.structs.replace(made, vectors={"": vector})
     row = shapes.mapper(store.system, place.map).row(whole, columns)
-    return targets.of_system(store.system).complete(whole, row, place.map)
+    return targets.of_system(store.system).complete(whole, row | {place.vector: vector}, place.map)
 
 
 def usable(vector: Vector | None) -> bool:

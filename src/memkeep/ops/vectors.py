@@ -6,21 +6,22 @@ at hand a few texts are embedded again: the cosine of what comes and what is the
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
 from memkeep.config import Config
 from memkeep.embedding.pace import Pace
+from memkeep.errors import UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, Severity
+from memkeep.model import Finding, Severity, Snapshot, Store
 from memkeep.ops import embedder, mixtures, records
 from memkeep.ops.embed_check import ALIKE, OTHER, Compared, Sample, compare
-from memkeep.ops.embed_texts import Text, usable
+from memkeep.ops.embed_texts import NUMPY, Opening, Place, Text, opened, opened_snapshot, places, usable
 from memkeep.ops.embedder import Configured, Embedder
 from memkeep.ops.mixtures import Mixture
-from memkeep.records.record import Record
+from memkeep.records.shape import Row
 from memkeep.systems import embedders
 from memkeep.vault.vault import Vault
 
@@ -33,7 +34,6 @@ class VectorKind(msgspec.Struct, frozen=True, kw_only=True):
     """The vectors of one collection that are of one size."""
 
     collection: str
-    vector: str  # its name; "" for the main one
     dims: int
     count: int
 
@@ -63,17 +63,21 @@ def look(
 ) -> VectorsReport:
     """Look at the vectors of a snapshot or a live store; with `asked` make some of them again.
 
-    Raises what `records.of` does, and `EmbedderError`.
+    Raises `StoreError`, `DamagedError` and `EmbedderError`.
     """
     chosen = Sample(sample)
-    with records.of(vault, name, config=config, events=events) as source:
-        about = source.about
-        seen = _Seen(embedders.model_columns(about.system))
-        for made in source.records():
-            seen.add(made)
-            if "" in made.vectors:
-                chosen.add(made.collection, Text(made.id, made.text, made.vectors[""]))
-    known = embedder.configured(about.system, about.fingerprint)
+    with _opened(vault, name, config, events) as (opening, where, told):
+        seen = _Seen()
+        for place in where:
+            for one in opening.texts(place):
+                seen.add(place.map.collection, one)
+                chosen.add(place.map.collection, one)
+        columns = {one.collection: one.column for one in embedders.model_columns(opening.store.system)}
+        for part in opening.store.parts:
+            for map_ in part.maps:
+                if map_.collection in columns:
+                    seen.add_models(map_.collection, opening.rows(part, map_), columns[map_.collection])
+    known = embedder.configured(told.system, told.fingerprint)
     findings = list(seen.findings(known))
     compared: list[Compared] = []
     model = None
@@ -87,9 +91,9 @@ def look(
             provider.close()
         findings += _judged(compared, model)
     return VectorsReport(
-        path=about.path,
-        system=about.system,
-        snapshot=about.snapshot,
+        path=told.path,
+        system=told.system,
+        snapshot=told.id if isinstance(told, Snapshot) else None,
         configured=known.model,
         model=model,
         kinds=tuple(seen.kinds()),
@@ -98,42 +102,60 @@ def look(
     )
 
 
+@contextmanager
+def _opened(
+    vault: Vault | None, name: str, config: Config | None, events: Events
+) -> Iterator[tuple[Opening, list[Place], Store | Snapshot]]:
+    """Open a live store or a snapshot."""
+    if records.is_live(name, config):
+        store = records.store_at(name, config)
+        chosen = places(store)
+        named = {one.collection for one in embedders.model_columns(store.system)}
+        parts = [part for part in store.parts if named & {map_.collection for map_ in part.maps}]
+        with opened(store, chosen, parts) as opening:
+            yield opening, chosen, store
+        return
+    if vault is None:
+        raise UsageError(f"{name} is no path: a snapshot needs its vault", hint="memkeep snapshots --vault VAULT")
+    snapshot = vault.resolve(name)
+    with opened_snapshot(vault, snapshot, events) as (opening, chosen):
+        yield opening, chosen, snapshot
+
+
 class _Seen:
     """What was seen of all vectors."""
 
-    def __init__(self, columns: "tuple[embedders.ModelColumn, ...]") -> None:
-        self._columns = {one.collection: one.column for one in columns}
-        self._sizes: dict[tuple[str, str], Counter[int]] = {}
+    def __init__(self) -> None:
+        self._sizes: dict[str, Counter[int]] = {}
         self._models: dict[str, Counter[str]] = {}
         self._mixtures: dict[str, Mixture] = {}
 
-    def add(self, made: Record) -> None:
-        column = self._columns.get(made.collection)
-        said: Any = made.metadata.get(column) if column is not None else None
-        for name, vector in made.vectors.items():
-            if vector.type not in {"f16", "f32", "f64"} or not usable(vector):
-                continue
-            self._sizes.setdefault((made.collection, name), Counter())[vector.dims] += 1
-            if not name:
-                self._mixtures.setdefault(made.collection, Mixture()).add(made.id, vector)
-        if isinstance(said, str) and made.vectors:
-            self._models.setdefault(made.collection, Counter())[said] += 1
+    def add(self, collection: str, one: Text) -> None:
+        vector = one.vector
+        if vector is None or vector.type not in NUMPY or not usable(vector):
+            return
+        self._sizes.setdefault(collection, Counter())[vector.dims] += 1
+        self._mixtures.setdefault(collection, Mixture()).add(str(one.id), vector)
+
+    def add_models(self, collection: str, rows: Iterable[Row], column: str) -> None:
+        named = Counter(said for row in rows if isinstance(said := row.get(column), str) and said)
+        self._models[collection] = named
 
     def kinds(self) -> Iterator[VectorKind]:
-        for (collection, name), sizes in sorted(self._sizes.items()):
+        for collection, sizes in sorted(self._sizes.items()):
             for dims, count in sorted(sizes.items()):
-                yield VectorKind(collection=collection, vector=name, dims=dims, count=count)
+                yield VectorKind(collection=collection, dims=dims, count=count)
 
     def findings(self, known: Configured) -> Iterator[Finding]:
-        for (collection, name), sizes in sorted(self._sizes.items()):
+        for collection, sizes in sorted(self._sizes.items()):
             if len(sizes) > 1:
                 said = ", ".join(f"{count:,} of {dims} dimensions" for dims, count in sizes.most_common())
-                yield _mixed(collection, f"vectors of several models{f' in {name}' if name else ''}: {said}")
+                yield _mixed(collection, f"vectors of several models: {said}")
         for collection, models in sorted(self._models.items()):
             said = ", ".join(f"{count:,} of {model}" for model, count in models.most_common())
             if len(models) > 1:
                 yield _mixed(collection, f"the records name several models: {said}")
-            elif known.model and not embedder.same_model(next(iter(models)), known.model):
+            elif models and known.model and not embedder.same_model(next(iter(models)), known.model):
                 yield _other(collection, f"the records name another model than the store ({known.model}): {said}")
         for collection, mixture in sorted(self._mixtures.items()):
             for code, message in mixtures.judged(mixture):

@@ -131,8 +131,7 @@ def _render_vectors(out: Printer, report: "VectorsReport") -> None:
 
     out.line(Span(report.system, "bold"), "  ", report.snapshot or report.path)
     for kind in report.kinds:
-        named = f" {kind.vector}" if kind.vector else ""
-        out.line(f"  {kind.collection}{named}: {count(kind.count, 'vector')} of {kind.dims} dimensions")
+        out.line(f"  {kind.collection}: {count(kind.count, 'vector')} of {kind.dims} dimensions")
     out.line(f"  configured: {report.configured or 'nobody says'}")
     for one in report.compared:
         cosine = "another size" if one.cosine is None else f"{one.cosine:.3f}"
