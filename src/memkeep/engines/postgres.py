@@ -1,7 +1,7 @@
 """Tables of a Postgres database, pgvector's among them: one transaction, and binary COPY both ways.
 
-A part is a database, or the tables of it that `include` names as `schema.table`; its image is files that `psql` can
-load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
+A part is a database, or the tables of it that `include` names as `schema.table`, each with its partitions; its image
+is files that `psql` can load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
 """
 # ruff: noqa: S608 - names can't be bound; `postgres_tables.quote` quotes them
 
@@ -124,7 +124,7 @@ class PostgresEngine:
             with connected(part.path) as connection:
                 for one in relations(connection):
                     if one.full == table and one.readable:
-                        row = connection.execute(f"SELECT count(*) FROM {one.sql}").fetchone()
+                        row = connection.execute(f"SELECT count(*) FROM {one.source}").fetchone()
                         return int(row[0]) if row else None
         except MemkeepError:
             return None

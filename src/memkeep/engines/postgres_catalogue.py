@@ -5,6 +5,7 @@ schema: in another server they may lie in another one. Everything else is writte
 """
 # ruff: noqa: S608 - only names of the catalogue itself, and options that are constants
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memkeep.engines.postgres_tables import Column, Extension, Sequence, Table, file_name, quote, text
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PATH = "coalesce(string_agg(DISTINCT quote_ident(n.nspname), ', '), '')"
 _VECTORS = frozenset({"vector", "halfvec"})
+# So an index of a partitioned table is written; made like that, no partition would have it.
+_ONLY = re.compile(r'^(CREATE (?:UNIQUE )?INDEX (?:"(?:[^"]|"")+"|\w+) ON )ONLY ')
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _HIDDEN = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 
@@ -28,6 +31,8 @@ class Relation(NamedTuple):
     kind: str  # r: a table, p: a partitioned one; others are left out
     readable: bool
     filtered: bool  # row-level security would hide rows from this role
+    root: int = 0  # of a partitioned table and its partitions: the table that has no other above it
+    whole: bool = False  # all partitions below the root are tables, so that it gives their rows, and takes them
 
     @property
     def full(self) -> str:
@@ -40,6 +45,16 @@ class Relation(NamedTuple):
         return f"{quote(self.schema)}.{quote(self.name)}"
 
     @property
+    def within(self) -> bool:
+        """Say whether its rows are those of another table."""
+        return self.whole and self.root != self.oid
+
+    @property
+    def source(self) -> str:
+        """What SQL reads its rows from."""
+        return self.sql if self.whole and not self.within else f"ONLY {self.sql}"
+
+    @property
     def what(self) -> str:
         """Say what it is when it is no table, else nothing."""
         return _KINDS.get(self.kind, "")
@@ -49,14 +64,17 @@ def relations(connection: "Connection") -> list[Relation]:
     """Return the tables of a database, and its views, without those of extensions and of the server itself."""
     rows = connection.execute(
         f"""SELECT c.oid, n.nspname, c.relname, c.relkind::text, has_table_privilege(c.oid, 'SELECT')
-                   AND has_schema_privilege(n.oid, 'USAGE'), row_security_active(c.oid)
+                   AND has_schema_privilege(n.oid, 'USAGE'), row_security_active(c.oid),
+                   coalesce(pg_partition_root(c.oid)::oid, 0::oid)
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND {_HIDDEN}
               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                               AND d.deptype = 'e')
             ORDER BY n.nspname, c.relname"""
     ).fetchall()
-    return [Relation(*row) for row in rows]
+    found = [Relation(*row) for row in rows]
+    broken = {one.root for one in found if one.kind not in "rp"}
+    return [one._replace(whole=one.root != 0 and one.root not in broken) for one in found]
 
 
 def search_extensions(connection: "Connection") -> None:
@@ -83,10 +101,12 @@ def describe(connection: "Connection", wanted: list[Relation]) -> Catalogue:
     types = collect_types(connection, oids)
     extensions = _extensions(connection, oids, types.extensions)
     sequences, notes = _sequences(connection, oids)
+    names = {relation.oid: relation.full for relation in wanted}
     tables = []
+    shapes: dict[int, list[str]] = {}
     for relation in _parents_first(connection, wanted):
-        columns, definitions = _columns(connection, relation)
-        create = _create(connection, relation, definitions)
+        columns, definitions, shapes[relation.oid] = _columns(connection, relation)
+        create = _create(connection, relation, definitions, shapes)
         finish, links, left = _constraints(connection, relation, oids)
         notes += [(relation.full, f"{name}, a foreign key to a table that is not taken") for name in left]
         indexes, broken = _indexes(connection, relation)
@@ -99,11 +119,13 @@ def describe(connection: "Connection", wanted: list[Relation]) -> Catalogue:
                 columns=columns,
                 rows=0,
                 key=_key(connection, relation),
-                create=(create,),
+                create=create,
                 finish=tuple(finish),
                 links=tuple(links),
                 extras=tuple(_extras(connection, relation)),
                 indexes=tuple(indexes),
+                whole=relation.whole and not relation.within,
+                within=names[relation.root] if relation.within else "",
             )
         )
     return Catalogue(extensions, types.statements, sequences, tuple(tables), tuple(notes))
@@ -127,8 +149,11 @@ def columns_of(connection: "Connection", relation: Relation) -> tuple[Column, ..
     return _columns(connection, relation)[0]
 
 
-def _columns(connection: "Connection", relation: Relation) -> tuple[tuple[Column, ...], list[str]]:
-    """Return the columns that have values of their own, and the definitions of all that are not inherited."""
+def _columns(connection: "Connection", relation: Relation) -> tuple[tuple[Column, ...], list[str], list[str]]:
+    """Return the columns that have values of their own, the definitions of all that are not inherited, and of all.
+
+    The last are without identities, which partitions have from their table.
+    """
     rows = connection.execute(
         """SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.attnotnull, a.attidentity::text,
                   a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid), a.attislocal,
@@ -140,23 +165,24 @@ def _columns(connection: "Connection", relation: Relation) -> tuple[tuple[Column
         [relation.oid],
     ).fetchall()
     kinds = kinds_of(connection, [row[2] for row in rows])
-    columns, definitions = [], []
+    columns, definitions, shape = [], [], []
     for name, type_, oid, filled, identity, generated, default, local, collation, _ in rows:
         if not generated:
             kind, portable = kinds[oid]
             form = "vector" if kind in _VECTORS else "binary" if portable else "text"
             columns.append(Column(name=name, type=type_, kind=kind, form=form))  # type: ignore[arg-type]
+        words = [quote(name), type_]
+        words += [f"COLLATE {collation}"] if collation else []
+        if generated:
+            words.append(f"GENERATED ALWAYS AS ({default}) {'STORED' if generated == 's' else 'VIRTUAL'}")
+        elif default is not None:
+            words.append(f"DEFAULT {default}")
+        end = ["NOT NULL"] if filled else []
+        shape.append(" ".join([*words, *end]))
         if local:
-            words = [quote(name), type_]
-            words += [f"COLLATE {collation}"] if collation else []
-            if generated:
-                words.append(f"GENERATED ALWAYS AS ({default}) {'STORED' if generated == 's' else 'VIRTUAL'}")
-            elif identity:
-                words.append(_identity(connection, relation, name, identity))
-            elif default is not None:
-                words.append(f"DEFAULT {default}")
-            definitions.append(" ".join([*words, "NOT NULL"] if filled else words))
-    return tuple(columns), definitions
+            words += [_identity(connection, relation, name, identity)] if identity else []
+            definitions.append(" ".join([*words, *end]))
+    return tuple(columns), definitions, shape
 
 
 def _identity(connection: "Connection", relation: Relation, column: str, identity: str) -> str:
@@ -178,27 +204,37 @@ def _steps(row: Any) -> str:
     return f"{words} CYCLE" if cycle else words
 
 
-def _create(connection: "Connection", relation: Relation, definitions: list[str]) -> str:
+def _create(
+    connection: "Connection", relation: Relation, definitions: list[str], shapes: dict[int, list[str]]
+) -> tuple[str, ...]:
+    """Return what makes a table; a partition with columns unlike those of its table is made by itself at first."""
     row = connection.execute(
         """SELECT c.relpersistence = 'u', c.relispartition, pg_get_partkeydef(c.oid),
                   pg_get_expr(c.relpartbound, c.oid),
                   (SELECT array_agg(quote_ident(n.nspname) || '.' || quote_ident(p.relname) ORDER BY i.inhseqno)
                    FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace n
                    ON n.oid = p.relnamespace WHERE i.inhrelid = c.oid),
-                  array_to_string(c.reloptions, ', ')
+                  array_to_string(c.reloptions, ', '),
+                  (SELECT min(inhparent::int8) FROM pg_inherits WHERE inhrelid = c.oid)
            FROM pg_class c WHERE c.oid = %s""",
         [relation.oid],
     ).fetchone()
-    unlogged, partition, by, bounds, parents, options = row or (False, False, None, None, None, None)
+    unlogged, partition, by, bounds, parents, options, parent = row or (False, False, *[None] * 5)
+    own = shapes[relation.oid]
+    alike = partition and shapes.get(parent, own) == own
     words = [f"CREATE {'UNLOGGED ' if unlogged else ''}TABLE {relation.sql}"]
-    if partition:
+    if alike:
         words.append(f"PARTITION OF {parents[0]} {bounds}")
     else:
-        words.append("(\n  " + ",\n  ".join(definitions) + "\n)" if definitions else "()")
-        words += [f"INHERITS ({', '.join(parents)})"] if parents else []
+        told = own if partition else definitions
+        words.append("(\n  " + ",\n  ".join(told) + "\n)" if told else "()")
+        words += [f"INHERITS ({', '.join(parents)})"] if parents and not partition else []
     words += [f"PARTITION BY {by}"] if by else []
     words += [f"WITH ({options})"] if options else []
-    return " ".join(words)
+    made = " ".join(words)
+    if partition and not alike:
+        return made, f"ALTER TABLE {parents[0]} ATTACH PARTITION {relation.sql} {bounds}"
+    return (made,)
 
 
 def _key(connection: "Connection", relation: Relation) -> tuple[str, ...]:
@@ -250,7 +286,8 @@ def _indexes(connection: "Connection", relation: Relation) -> tuple[list[tuple[s
            ORDER BY c.relname""",
         [relation.oid],
     ).fetchall()
-    return [(row[1], row[3]) for row in rows if row[2]], [row[0] for row in rows if not row[2]]
+    made = [(_ONLY.sub(r"\1", row[1]), row[3]) for row in rows if row[2]]
+    return made, [row[0] for row in rows if not row[2]]
 
 
 def _extras(connection: "Connection", relation: Relation) -> list[str]:

@@ -79,7 +79,7 @@ def states(connection: "Connection", wanted: list[Relation]) -> dict[str, tuple[
     """Return what shows any change of some tables: every write leaves the number of its transaction in a new row."""
     found = {}
     for relation in wanted:
-        row = connection.execute(f"SELECT count(*), coalesce(sum(xmin::text::int8), 0)::text FROM ONLY {relation.sql}")
+        row = connection.execute(f"SELECT count(*), coalesce(sum(xmin::text::int8), 0)::text FROM {relation.source}")
         count, written = row.fetchone() or (0, "0")
         found[relation.full] = (count, int(written))
     return found
@@ -93,10 +93,18 @@ def snapshot(connection: "Connection") -> str:
 
 def choose(part: Part, there: list[Relation]) -> tuple[list[Relation], list[Left]]:
     """Return the tables of a part that can be read, and what of it is left out; `StoreError` when there is nothing."""
-    mine = [one for one in there if (one.full in part.include if part.include else one.full not in part.exclude)]
+    roots = {one.oid: one for one in there}
     wanted, left = [], []
-    for one in mine:
-        if one.what:
+    for one in there:
+        head = roots.get(one.root, one) if one.within else one
+        if not (head.full in part.include if part.include else head.full not in part.exclude):
+            if one.full in part.include:
+                reason = f"it is a partition of {head.full}, which is taken as a whole or not at all"
+                left.append(Left(name=one.full, reason=reason, lost=True))
+        elif head is not one:
+            if head.readable and not head.filtered:
+                wanted.append(one)
+        elif one.what:
             left.append(Left(name=one.full, reason=f"{one.what}: its rows are those of tables", lost=False))
         elif not one.readable:
             left.append(Left(name=one.full, reason="this role may not read it", lost=True))
@@ -117,7 +125,7 @@ def select(table: Table, order: bool = False, only: str = "") -> str:  # noqa: F
     """Return the query for a table's rows as the image has them: vectors first, then the other columns."""
     columns = ", ".join([*(quote(one.name) for one in table.vectors), *(value(one) for one in table.others)])
     by = f" ORDER BY {', '.join(quote(name) for name in table.key)}" if order and table.key else ""
-    return f"SELECT {columns} FROM ONLY {table.sql}{f' WHERE {only}' if only else ''}{by}"
+    return f"SELECT {columns} FROM {table.source}{f' WHERE {only}' if only else ''}{by}"
 
 
 def of_user(part: Part, table: Table) -> str:
@@ -146,7 +154,7 @@ def value(column: Column) -> str:
 def _locked(connection: "Connection", wanted: list[Relation]) -> bool:
     """Lock the tables; False when one is gone."""
     if wanted:
-        names = ", ".join(f"ONLY {one.sql}" for one in wanted)
+        names = ", ".join(one.source for one in wanted if not one.within)
         try:
             connection.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE")
         except (library().errors.UndefinedTable, library().errors.InvalidSchemaName):
@@ -164,12 +172,12 @@ def _copy(
     seen = snapshot(connection)
     sizes = _sizes(connection, wanted)
     plan = describe(connection, wanted)
-    before = states(connection, [one for one in wanted if one.kind == "r"])
+    before = states(connection, [one for one in wanted if (one.whole or one.kind == "r") and not one.within])
     folder.mkdir(parents=True)
     tables: list[Table] = []
     runs: dict[str, tuple[Run, ...]] = {}
     for table in plan.tables:
-        query = select(table, order=True, only=of_user(part, table))
+        query = "" if table.within else select(table, order=True, only=of_user(part, table))
         written, found = _copy_table(connection, table, query, folder, marks, sizes[table.full])
         tables.append(written)
         runs |= {f"{table.folder}/{name}": one for name, one in found.items()}
@@ -186,13 +194,14 @@ def _copy_table(
 ) -> tuple[Table, dict[str, tuple[Run, ...]]]:
     writer = Writer(table, folder / table.folder, marks / table.folder, expected)
     try:
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)") as rows,
-        ):
-            add = writer.add
-            for row in rows:
-                add(row)
+        if query:
+            with (
+                connection.cursor() as cursor,
+                cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)") as rows,
+            ):
+                add = writer.add
+                for row in rows:
+                    add(row)
         written = writer.finish()
     finally:
         writer.close()
@@ -205,7 +214,10 @@ def _sizes(connection: "Connection", wanted: list[Relation]) -> dict[str, int]:
         "SELECT oid, greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = ANY(%s)", [[one.oid for one in wanted]]
     ).fetchall()
     known = dict(rows)
-    return {one.full: known.get(one.oid, 0) for one in wanted}
+    return {
+        one.full: max(known[one.oid], sum(known[each.oid] for each in wanted if each.within and each.root == one.oid))
+        for one in wanted
+    }
 
 
 def _image(plan: Catalogue, tables: list[Table], server: str, number: int) -> Tables:

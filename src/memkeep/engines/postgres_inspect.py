@@ -23,7 +23,7 @@ def inspect(url: str) -> ServerInspection:
     bare = logins.clean(url)
     with connected(bare) as connection:
         row = connection.execute("SELECT current_setting('server_version')").fetchone()
-        found = [_table(connection, one) for one in relations(connection) if one.kind in "rp"]
+        found = [_table(connection, one) for one in relations(connection) if one.kind in "rp" and not one.within]
     return ServerInspection(url=bare, version=str(row[0]).split()[0] if row else "", tables=tuple(found))
 
 
@@ -54,7 +54,7 @@ def _keys(connection: "Connection", relation: Relation, column: str) -> list[str
     """Return the keys of a JSON column, of the first rows that there are."""
     name = quote(column)
     rows = connection.execute(
-        f"""SELECT DISTINCT k FROM (SELECT {name}::jsonb AS j FROM {relation.sql} WHERE {name} IS NOT NULL
+        f"""SELECT DISTINCT k FROM (SELECT {name}::jsonb AS j FROM {relation.source} WHERE {name} IS NOT NULL
                                     LIMIT {_SAMPLE}) s, jsonb_object_keys(CASE jsonb_typeof(j) WHEN 'object' THEN j
                                                                           ELSE '{{}}' END) k ORDER BY k"""
     ).fetchall()
@@ -65,5 +65,5 @@ def _rows(connection: "Connection", relation: Relation) -> int:
     row = connection.execute("SELECT reltuples::int8 FROM pg_class WHERE oid = %s", [relation.oid]).fetchone()
     if row and row[0] > _COUNTED:
         return int(row[0])
-    row = connection.execute(f"SELECT count(*) FROM {relation.sql}").fetchone()
+    row = connection.execute(f"SELECT count(*) FROM {relation.source}").fetchone()
     return int(row[0]) if row else 0

@@ -47,7 +47,7 @@ def ask(url: str, probers: "Sequence[Prober]") -> Answers:
 def _answers(connection: "Connection", one: "Prober", sign: str) -> Iterator[tuple[tuple[str, str, str], list[str]]]:
     kind = next(column.kind for column in one.table.vectors if column.name == one.column)
     query = (
-        f"SELECT {quote(one.id)}::text FROM ONLY {one.table.sql} "
+        f"SELECT {quote(one.id)}::text FROM {one.table.source} "
         f"ORDER BY {quote(one.column)} {sign} %s::{kind} LIMIT {ANSWERS}"
     )
     for question, vector in one.questions.items():

@@ -48,6 +48,8 @@ class Table(Value):
     links: tuple[str, ...] = ()  # foreign keys
     extras: tuple[str, ...] = ()  # triggers, policies, comments: tried, and said when they don't work
     indexes: tuple[tuple[str, str], ...] = ()  # statement, and the extension that it needs or ""
+    whole: bool = False  # it is partitioned, and its rows are those of all its partitions
+    within: str = ""  # it is a partition, and its rows are with those of this table
 
     @property
     def full(self) -> str:
@@ -58,6 +60,11 @@ class Table(Value):
     def sql(self) -> str:
         """The name as SQL writes it."""
         return f"{quote(self.schema)}.{quote(self.name)}"
+
+    @property
+    def source(self) -> str:
+        """What SQL reads its rows from."""
+        return self.sql if self.whole else f"ONLY {self.sql}"
 
     @property
     def vectors(self) -> tuple[Column, ...]:
