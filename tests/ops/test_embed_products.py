@@ -57,6 +57,18 @@ def test_oc_memory_gets_its_vectors_back_after_a_restore_as_its_guide_says(
     assert ask(store, "SELECT rowid, * FROM mem_fts") == words
 
 
+def test_its_export_is_read_back_and_embedded_by_two_commands(
+    stores: Path, endpoint: Endpoint, run_cli: Callable[..., Ran], tmp_path: Path
+) -> None:
+    file, made = stores / "oc-memory" / "memory-export" / "memory-export.json", tmp_path / "memory.db"
+    assert run_cli("import", file, "--into", f"oc-memory:{made}").code == 0
+    assert run_cli("embed", made, env={"OLLAMA_URL": endpoint.url}).code == 0
+    cells = ask(made, "SELECT content, embedding FROM mem_cells")
+    assert [blob for _, blob in cells] == [
+        row.tobytes() for row in endpoint.vectors(MODEL, [text for text, _ in cells])
+    ]
+
+
 def test_a_cell_that_is_written_while_another_program_waits_gets_no_vector_of_its_old_text(
     copy_store: Callable[..., Path], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
