@@ -76,7 +76,8 @@ class PostgresMerge:
             f"INSERT INTO {pair.live} ({into}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {pair.image} i "
             "WHERE i.memkeep_row = ANY(%s) ORDER BY i.memkeep_row"
         )
-        changes = ", ".join(f"{quote(one.name)} = {one.change}" for one in pair.cells if one.name not in pair.key)
+        fixed = {*pair.key, *self._numbered(pair)}
+        changes = ", ".join(f"{quote(one.name)} = {one.change}" for one in pair.cells if one.name not in fixed)
         update = (
             f"UPDATE {pair.live} l SET {changes} FROM {pair.image} i WHERE {pair.joined} AND i.memkeep_row = ANY(%s)"
         )
@@ -86,6 +87,13 @@ class PostgresMerge:
             skipped=len(other) - len(replaced),
             same=same,
         )
+
+    def _numbered(self, pair: Pair) -> list[str]:
+        """Return the columns that the server alone numbers: it takes given numbers in a new row, never in a change."""
+        found = self._connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attidentity = 'a'", [pair.live]
+        )
+        return [row[0] for row in found.fetchall()]
 
     def _look(self, pair: Pair) -> list[tuple[int, str, bool, bool]]:
         """Return the wanted rows: number, name, whether the key is there, and whether it all is the same."""
