@@ -85,8 +85,32 @@ def _entities(world: World) -> Path:
     return file
 
 
+def _cells(world: World) -> Path:
+    """Return a store of oc-memory."""
+    file = world.vault.parent / "cells.db"
+    assert world.run("import", _entities(world), "--into", f"oc-memory:{file}").code == 0
+    return file
+
+
+def _plan(world: World) -> Path:
+    """Return a plan that deletes a record which is there twice."""
+    twice, plan = world.vault.parent / "twice", world.vault.parent / "plan"
+    twice.mkdir()
+    _write(
+        twice,
+        "CREATE TABLE memories (id TEXT PRIMARY KEY, text TEXT)",
+        "INSERT INTO memories VALUES ('one', 'the cat sleeps all day'), ('two', 'the cat sleeps all day')",
+    )
+    assert world.run("audit", twice, "--category", "duplicates", "--plan", plan).code in {0, 4}
+    return plan
+
+
 def words_for(verb: str, world: World) -> list[Any]:
     """Return a use of a verb that succeeds."""
+    if verb == "embed":
+        return ["embed", _cells(world), "--missing", "--model", "any", "--provider", "ollama", "--dry-run"]
+    if verb == "apply":
+        return ["apply", _plan(world), "--dry-run"]
     return {
         "init": ["init", "--no-encryption", "--vault", world.vault.parent / "other"],
         "backup": ["backup", world.store],
@@ -107,6 +131,7 @@ def words_for(verb: str, world: World) -> list[Any]:
         "export": ["export", "latest", "--format", "json", "-o", world.vault.parent / "export"],
         "import": ["import", _entities(world), "--into", f"oc-memory:{world.vault.parent / 'imported.db'}"],
         "migrate": ["migrate", "latest", "--to", f"oc-memory:{world.vault.parent / 'moved.db'}"],
+        "audit": ["audit", "latest", "--category", "duplicates"],
         "forget": ["forget", "--keep-last", "1"],
         "prune": ["prune"],
         "key": ["key", "list"],
