@@ -108,7 +108,7 @@ def _plan(world: World) -> Path:
 def words_for(verb: str, world: World) -> list[Any]:
     """Return a use of a verb that succeeds."""
     if verb == "embed":
-        return ["embed", _cells(world), "--missing", "--model", "any", "--provider", "ollama", "--dry-run"]
+        return ["embed", _cells(world), "--missing", "--model", "nomic-embed-text", "--provider", "ollama", "--dry-run"]
     if verb == "apply":
         return ["apply", _plan(world), "--dry-run"]
     return {
