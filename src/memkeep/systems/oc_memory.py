@@ -5,7 +5,10 @@ Times are naive UTC ISO text; embeddings are raw float32. What its own export wr
 
 from pathlib import Path
 
+import msgspec
+
 from memkeep.model import Part, Role, Store, TableMap
+from memkeep.records.readers.oc_memory import CELLS, SCENES
 from memkeep.records.shape import Shape
 from memkeep.systems.base import Known, Places, Refine
 from memkeep.systems.look import Look
@@ -84,11 +87,9 @@ lookups: tuple[str, ...] = ()
 
 def shape(map_: TableMap) -> Shape:
     """Return how cells and scenes are records; a time has a fraction unless that is zero."""
-    known = dict(map_.fields)
-    if map_.collection == "cells":
-        known |= {"access_count": "access_count"}
-    side = map_.collection == "cells"
-    return Shape(fields=known, times=map_.times, side=side, like="2026-01-02T03:04:05")
+    if map_.collection == SCENES.map.collection:
+        return SCENES.shape
+    return msgspec.structs.replace(CELLS.shape, side=True)
 
 
 def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature

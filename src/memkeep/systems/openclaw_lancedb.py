@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from memkeep.model import Role, Store, TableMap, TimeUnit
+from memkeep.model import Role, Store, TableMap
+from memkeep.records.readers import memory_pro
 from memkeep.records.record import Record
 from memkeep.records.shape import Shape
 from memkeep.systems import marks, openclaw_hybrid, openclaw_json
@@ -22,7 +23,7 @@ from memkeep.systems.maps import dims, recognised, table_map
 
 name = marks.LANCEDB
 queries: tuple[str, ...] = ()
-LEGACY, PRO = "memory-lancedb", "memory-lancedb-pro"
+LEGACY, PRO = "memory-lancedb", memory_pro.PRO
 PLUGINS = {LEGACY: "lancedb", PRO: "lancedb-pro"}
 
 
@@ -125,29 +126,13 @@ def _configured(path: Path, places: Places) -> tuple[dict[str, Any], dict[str, s
 
 
 lookups: tuple[str, ...] = ()
-_PRO = {
-    "access_count": "access_count",
-    "confidence": "confidence",
-    "last_accessed_at": "last_accessed_at",
-    "valid_from": "valid_from",
-    "valid_until": "valid_until",
-    "status": "state",
-    "source": "source",
-    "session": "source_session",
-    "summary": "l0_abstract",
-    "supersedes": "supersedes",
-    "superseded_by": "superseded_by",
-}
-_PRO_TIMES = ("last_accessed_at", "valid_from", "valid_until")
 
 
 def shape(map_: TableMap) -> Shape:
     """Return how memories are records; pro keeps much of what it knows in the JSON text `metadata`."""
     if "timestamp" not in map_.fields.values():
         return Shape(product=LEGACY, fields=map_.fields, times=map_.times, numbers="float")
-    times: dict[str, TimeUnit] = {**map_.times, "created_at": "ms", **dict.fromkeys(_PRO_TIMES, "ms")}
-    fields = map_.fields | {field: f"metadata.{key}" for field, key in _PRO.items()}
-    return Shape(product=PRO, fields=fields, times=times, inner="metadata", free="metadata.", numbers="float")
+    return memory_pro.shape("ms")
 
 
 def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from memkeep.errors import StoreError
-from memkeep.model import Finding, Part, Role, Severity, Store, TableMap, TimeUnit, is_url
+from memkeep.model import Finding, Part, Role, Severity, Store, TableMap, is_url
+from memkeep.records.readers.thanos import MEMORIES, RELATIONSHIPS
 from memkeep.records.shape import Shape
 from memkeep.systems import servers
 from memkeep.systems.base import Known, Places, Refine
@@ -213,33 +214,13 @@ def _fingerprint(look: Look, parts: list[Part]) -> dict[str, object]:
 
 
 lookups: tuple[str, ...] = ()
-_KEYS = {
-    "text": "data",
-    "scope": "client",
-    "user": "user_id",
-    "source": "source",
-    "category": "category",
-    "heat": "heat",
-    "importance": "importance",
-    "access_count": "access_count",
-    "last_accessed_at": "last_accessed",
-    "created_at": "created_at",
-    "updated_at": "updated_at",
-}
 
 
 def shape(map_: TableMap) -> Shape:
     """Return how memories and relationships are records; all of a memory is in its payload, which takes any key."""
-    if map_.collection == "relationships":
-        fields = {"source": "source_id", "target": "target_id", "type": "rel_type", "strength": "strength"}
-        times: dict[str, TimeUnit] = {"created_at": "iso", "updated_at": "iso"}
-        fields |= {"created_at": "created_at", "updated_at": "updated_at"}
-        return Shape(kind="relationship", fields=fields, times=times, inner="metadata", like="2026-01-02T03:04:05")
-    if not map_.primary:
-        return Shape(fields=map_.fields, times=map_.times)
-    fields = {field: f"payload.{key}" for field, key in _KEYS.items()}
-    times = dict.fromkeys(("created_at", "updated_at", "last_accessed_at"), "iso")
-    return Shape(fields=fields, times=times, free="payload.")
+    if map_.collection == RELATIONSHIPS.map.collection:
+        return RELATIONSHIPS.shape
+    return MEMORIES.shape if map_.primary else Shape(fields=map_.fields, times=map_.times)
 
 
 def refine(known: Known) -> Refine:  # noqa: ARG001 - the contract's signature

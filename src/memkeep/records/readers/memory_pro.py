@@ -13,16 +13,18 @@ from typing import Any
 import msgspec
 
 from memkeep.errors import FileError
-from memkeep.model import TableMap
+from memkeep.model import TableMap, TimeUnit
 from memkeep.records.readers.base import Read, UnfitError
 from memkeep.records.readers.json_stream import Element, elements, first_keys, lines, portables
 from memkeep.records.record import Record
 from memkeep.records.shape import Mapper, Shape
 
 name = "memory-pro"
+PRO = "memory-lancedb-pro"
 DAILY = "memory-backup-*.jsonl"
 
 _COLUMNS = {"id", "text", "category", "scope", "importance", "timestamp", "metadata"}
+_UNITS: tuple[TimeUnit, ...] = ("ms", "s")
 _SECONDS_BELOW = 10**12
 _INNER = {
     "access_count": "access_count",
@@ -43,17 +45,16 @@ _FIELDS = {
     **{field: f"metadata.{key}" for field, key in _INNER.items()},
 }
 _MAP = TableMap(collection="memories", table="memories", id="id", vectors=("vector",))
-_TIMES: dict[str, Any] = dict.fromkeys(("last_accessed_at", "valid_from", "valid_until"), "ms")
-_MAPPERS = {
-    unit: Mapper(
-        _MAP,
-        Shape(
-            fields=_FIELDS, times={**_TIMES, "created_at": unit}, inner="metadata", free="metadata.", numbers="float"
-        ),
-        "memory-lancedb-pro",
-    )
-    for unit in ("ms", "s")
-}
+_TIMES: dict[str, TimeUnit] = dict.fromkeys(("last_accessed_at", "valid_from", "valid_until"), "ms")
+
+
+def shape(unit: TimeUnit) -> Shape:
+    """Return how a row is a record: much of what the product knows is in the JSON text `metadata`."""
+    times: dict[str, TimeUnit] = {**_TIMES, "created_at": unit}
+    return Shape(product=PRO, fields=_FIELDS, times=times, inner="metadata", free="metadata.", numbers="float")
+
+
+_MAPPERS = {unit: Mapper(_MAP, shape(unit), PRO) for unit in _UNITS}
 
 
 def fits(path: Path) -> bool:

@@ -34,7 +34,7 @@ _KEYS = {
     "updated_at": "updated_at",
 }
 _TIMES: dict[str, Any] = dict.fromkeys(("created_at", "updated_at"), "iso")
-_MEMORIES = Mapper(
+MEMORIES = Mapper(
     TableMap(collection="memories", table="public.thanos_memories", id="id", vectors=("vector",)),
     Shape(
         fields={field: f"payload.{key}" for field, key in _KEYS.items()},
@@ -43,7 +43,7 @@ _MEMORIES = Mapper(
     ),
     name,
 )
-_RELATIONSHIPS = Mapper(
+RELATIONSHIPS = Mapper(
     TableMap(collection="relationships", table="relationships", id="id"),
     Shape(
         kind="relationship",
@@ -90,7 +90,7 @@ def _memory(said: Any) -> Portable:
     row = {"id": str(said["id"])} | {f"payload.{key}": value for key, value in payload.items()}
     if said.get("vector") is not None:
         row["vector"] = vector(said["vector"])
-    return _MEMORIES.record(row)
+    return MEMORIES.record(row)
 
 
 def _relationship(said: Any) -> Portable:
@@ -100,4 +100,4 @@ def _relationship(said: Any) -> Portable:
     row = dict(said)
     if isinstance(row.get("metadata"), dict):  # in the store it is a text, as Python writes it
         row["metadata"] = json.dumps(row["metadata"])
-    return _RELATIONSHIPS.record(row)
+    return RELATIONSHIPS.record(row)
