@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from memkeep.library import OpenVault as OpenVault
     from memkeep.library import discover as discover
     from memkeep.library import export_store as export_store
+    from memkeep.library import import_file as import_file
     from memkeep.library import init_vault as init_vault
+    from memkeep.library import migrate_store as migrate_store
     from memkeep.library import open_vault as open_vault
     from memkeep.library import restore_file as restore_file
     from memkeep.library import verify_export as verify_export
@@ -37,7 +39,9 @@ _HOMES = {
     "Store": "memkeep.model",
     "discover": "memkeep.library",
     "export_store": "memkeep.library",
+    "import_file": "memkeep.library",
     "init_vault": "memkeep.library",
+    "migrate_store": "memkeep.library",
     "open_vault": "memkeep.library",
     "restore_file": "memkeep.library",
     "verify_export": "memkeep.library",
@@ -57,7 +61,9 @@ __all__ = [
     "discover",
     "errors",
     "export_store",
+    "import_file",
     "init_vault",
+    "migrate_store",
     "open_vault",
     "restore_file",
     "verify_export",

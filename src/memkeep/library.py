@@ -11,7 +11,7 @@ vault.diff(report.id, "~/.openclaw/memory").changed
 ```
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from os import PathLike, fspath
 from pathlib import Path
@@ -32,6 +32,8 @@ from memkeep.ops.export import ExportResult
 from memkeep.ops.exported import VerifiedExport
 from memkeep.ops.forget import ForgetResult
 from memkeep.ops.history import HistoryResult
+from memkeep.ops.imports import ImportResult
+from memkeep.ops.migrate import MigrateResult
 from memkeep.ops.open import Ask, InitResult
 from memkeep.ops.pack import PackResult
 from memkeep.ops.prune import PruneResult
@@ -269,6 +271,70 @@ class OpenVault:
                 source, Path(folder), format, redact=redact, git=git, push=push, dry_run=dry_run, events=events
             )
 
+    def import_(
+        self,
+        file: Place,
+        into: Place,
+        *,
+        map: Mapping[str, str] | None = None,
+        conflict: Conflict = "skip",
+        dims: int | None = None,
+        zone: str | None = None,
+        history: bool = False,
+        dry_run: bool = False,
+        events: Events = SILENT,
+    ) -> ImportResult:
+        """Put an export, or what a product wrote, into a store, which is kept as a snapshot first.
+
+        As `import_file` otherwise.
+        """
+        from memkeep.ops.imports import Reading, import_
+        from memkeep.ops.migrate import changes_of
+
+        return import_(
+            self._vault,
+            fspath(file),
+            fspath(into),
+            reading=Reading(zone=zone, history=history),
+            changes=changes_of(map or {}),
+            conflict=conflict,
+            dims=dims,
+            dry_run=dry_run,
+            config=self._config,
+            events=events,
+        )
+
+    def migrate(
+        self,
+        source: Place,
+        to: Place,
+        *,
+        map: Mapping[str, str] | None = None,
+        conflict: Conflict = "skip",
+        dims: int | None = None,
+        user: str | None = None,
+        dry_run: bool = False,
+        events: Events = SILENT,
+    ) -> MigrateResult:
+        """Write the records of a snapshot or live store into a store, which is kept as a snapshot first.
+
+        As `migrate_store` otherwise.
+        """
+        from memkeep.ops.migrate import changes_of, migrate
+
+        return migrate(
+            self._vault,
+            fspath(source),
+            fspath(to),
+            changes=changes_of(map or {}),
+            conflict=conflict,
+            dims=dims,
+            user=user,
+            dry_run=dry_run,
+            config=self._config,
+            events=events,
+        )
+
     def prune(self, *, grace: timedelta | None = None, dry_run: bool = False, events: Events = SILENT) -> PruneResult:
         """Give back the space of what no snapshot needs any more; the default grace fits the kind of storage."""
         from memkeep.ops.prune import prune
@@ -413,6 +479,74 @@ def verify_export(folder: Place, *, events: Events = SILENT) -> VerifiedExport:
     from memkeep.ops.exported import verify_export
 
     return verify_export(Path(folder), events=events)
+
+
+def import_file(
+    file: Place,
+    into: Place,
+    *,
+    map: Mapping[str, str] | None = None,
+    conflict: Conflict = "skip",
+    dims: int | None = None,
+    zone: str | None = None,
+    history: bool = False,
+    dry_run: bool = False,
+    config: Config | None = None,
+    events: Events = SILENT,
+) -> ImportResult:
+    """Put an export, or what a product wrote, into a store: a path, a URL, or `system:path` for a new one.
+
+    `map` changes fields: {"scope": "agent:main"}, or {"scope:global": "agent:main"} only where it is `global`. `dims`
+    is the size of vectors in a new store where no record has one, `zone` that of the host which wrote OpenMemory's zip,
+    `history` asks for all that the git repository of a folder of notes remembers. No vault is needed.
+    """
+    from memkeep.ops.imports import Reading, import_
+    from memkeep.ops.migrate import changes_of
+
+    return import_(
+        None,
+        fspath(file),
+        fspath(into),
+        reading=Reading(zone=zone, history=history),
+        changes=changes_of(map or {}),
+        conflict=conflict,
+        dims=dims,
+        dry_run=dry_run,
+        config=config,
+        events=events,
+    )
+
+
+def migrate_store(
+    store: Place,
+    to: Place,
+    *,
+    map: Mapping[str, str] | None = None,
+    conflict: Conflict = "skip",
+    dims: int | None = None,
+    user: str | None = None,
+    dry_run: bool = False,
+    config: Config | None = None,
+    events: Events = SILENT,
+) -> MigrateResult:
+    """Write the records of a live store, which is only read, into another or a new one.
+
+    `to`, `map` and `dims` are as in `import_file`. No vault is needed.
+    """
+    from memkeep.ops.migrate import changes_of, migrate
+
+    return migrate(
+        None,
+        fspath(store),
+        fspath(to),
+        changes=changes_of(map or {}),
+        conflict=conflict,
+        dims=dims,
+        user=user,
+        dry_run=dry_run,
+        config=config,
+        events=events,
+    )
 
 
 def discover(*paths: Place, config: Config | None = None) -> list[Store]:

@@ -80,6 +80,8 @@ def brief(value: Any, most: int = 60) -> str:
 def show_moved(out: Printer, result: "MigrateResult") -> None:
     """Write what was moved, field by field."""
     word = "Would move " if result.dry_run else "Moved "
+    if result.merged and result.merged.failed:
+        word += "what the target takes of "
     what = f"{count(result.records, 'record')}, {count(result.relationships, 'relationship')}"
     made = " (new)" if result.created else ""
     out.advice(word, Span(what, "bold"), f" of {result.from_system} into {result.to_system}, {result.to}{made}")

@@ -145,7 +145,13 @@ class ChromaEngine:
         return None if found is None else Columns(names=("id", "document", "vector"), vectors=found.vectors)
 
     @contextmanager
-    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> Iterator[ChromaMerge]:
+    def merge_rows(
+        self,
+        live: Part,
+        rows: Mapping[str, Rows],
+        wanted: Wanted,
+        scratch: Path | None = None,  # noqa: ARG002 - the contract's signature
+    ) -> Iterator[ChromaMerge]:
         """Merge rows into the live directory."""
         with merging_rows(Path(live.path), rows, live.maps, wanted) as one:
             yield one

@@ -75,13 +75,15 @@ class LanceEngine:
         return None if seen is None else Columns(names=tuple(seen.columns), vectors=seen.vectors)
 
     @contextmanager
-    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> "Iterator[LanceMerge]":
+    def merge_rows(
+        self, live: Part, rows: Mapping[str, Rows], wanted: Wanted, scratch: Path | None = None
+    ) -> "Iterator[LanceMerge]":
         """Merge rows into the live table."""
         from memkeep.engines import lance_given, lance_merge
 
         map_ = _map(live)
-        with tempfile.TemporaryDirectory(prefix="memkeep-") as scratch:
-            one = lance_merge.LanceMerge(Path(live.path), map_, wanted, Path(scratch) / "merged.arrow")
+        with tempfile.TemporaryDirectory(prefix="memkeep-", dir=scratch) as folder:
+            one = lance_merge.LanceMerge(Path(live.path), map_, wanted, Path(folder) / "merged.arrow")
             given = lance_given.Given(map_, one.schema)
             given.left.update(dict.fromkeys(left_out(rows, (map_,))))
             one.take(given.fitted(rows[map_.table]() if map_.table in rows else (), one.has), given.left)

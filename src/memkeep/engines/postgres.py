@@ -177,7 +177,13 @@ class PostgresEngine:
             return postgres_from_rows.columns(connection, table)
 
     @contextmanager
-    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> "Iterator[PostgresMerge]":
+    def merge_rows(
+        self,
+        live: Part,
+        rows: Mapping[str, Rows],
+        wanted: Wanted,
+        scratch: Path | None = None,  # noqa: ARG002 - the contract's signature
+    ) -> "Iterator[PostgresMerge]":
         """Merge rows into the live tables; see `postgres_from_rows`."""
         from memkeep.engines.postgres_from_rows import PostgresRows
 

@@ -125,7 +125,13 @@ class QdrantEngine:
         return Columns(names=("id", *vectors), vectors=vectors)
 
     @contextmanager
-    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> "Iterator[QdrantRows]":
+    def merge_rows(
+        self,
+        live: Part,
+        rows: Mapping[str, Rows],
+        wanted: Wanted,
+        scratch: Path | None = None,  # noqa: ARG002 - the contract's signature
+    ) -> "Iterator[QdrantRows]":
         """Merge rows into a live collection; see `qdrant_merge`."""
         from memkeep.engines.qdrant_merge import QdrantRows
 

@@ -100,7 +100,13 @@ class QdrantLocalEngine:
         return Columns(names=("id", *vectors), vectors=vectors)
 
     @contextmanager
-    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> Iterator[QdrantLocalMerge]:
+    def merge_rows(
+        self,
+        live: Part,
+        rows: Mapping[str, Rows],
+        wanted: Wanted,
+        scratch: Path | None = None,  # noqa: ARG002 - the contract's signature
+    ) -> Iterator[QdrantLocalMerge]:
         """Merge rows into the live collection; see `qdrant_local_merge`."""
         map_ = _map(live)
         with merging_rows(Path(live.path), rows.get(map_.table, lambda: iter(())), map_, wanted) as one:

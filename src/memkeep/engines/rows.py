@@ -8,6 +8,7 @@ its payload, and `vector` or `vector.<name>`; of a note `path`, `text`, `modifie
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from memkeep.engines.merging import Merging, Wanted
@@ -27,6 +28,7 @@ class Columns(Value, kw_only=True):
 
     names: tuple[str, ...]  # without the keys of free JSON
     vectors: dict[str, int] = {}  # column -> dimensions, 0 where any will do
+    needed: tuple[str, ...] = ()  # what a new row must say, as far as the database tells
 
 
 @runtime_checkable
@@ -50,11 +52,14 @@ class RowEngine(Protocol):
         """Return what a live table takes; None when it is not there."""
         ...
 
-    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> AbstractContextManager[Merging]:
+    def merge_rows(
+        self, live: Part, rows: Mapping[str, Rows], wanted: Wanted, scratch: Path | None = None
+    ) -> AbstractContextManager[Merging]:
         """Merge rows, by the tables of the live part's maps, as `MergeEngine.merge` does those of an image.
 
         A column that a row does not have is left to the table's default when it is inserted, and as it is when the
-        row is updated. Rows are the same when all columns that they have are.
+        row is updated. Rows are the same when all columns that they have are. `scratch` is a folder for what must lie
+        on disk meanwhile, which its maker empties even of what a killed process left; None: any temporary folder.
         """
         ...
 

@@ -169,8 +169,9 @@ class SqliteEngine:
         """Return what a live table takes; None when it is not there. A vector has the size of one that is there."""
         path, map_ = Path(live.path), next((each for each in live.maps if each.table == table), None)
         vectors = [] if map_ is None else map_.vectors
+        needed = '"notnull" AND dflt_value IS NULL AND NOT pk'
         asked = [
-            f"SELECT name FROM pragma_table_xinfo({literal(table)}) WHERE hidden = 0",  # noqa: S608 - quoted
+            f"SELECT name, {needed} FROM pragma_table_xinfo({literal(table)}) WHERE hidden = 0",  # noqa: S608 - quoted
             *(
                 f"SELECT length({quote(name)}) FROM {quote(table)} WHERE typeof({quote(name)}) = 'blob' LIMIT 1"  # noqa: S608
                 for name in vectors
@@ -179,13 +180,20 @@ class SqliteEngine:
         names, *sizes = inspect([path], {path: asked})[path].results or [()]
         if not names:
             return None
-        there = {name for (name,) in names}
+        there = {name for name, _ in names}
         known = zip(vectors, sizes, strict=True)
         dims = {name: rows[0][0] // _FLOAT32 if rows else 0 for name, rows in known if name in there}
-        return Columns(names=tuple(name for (name,) in names), vectors=dims)
+        wanted = tuple(name for name, is_needed in names if is_needed)
+        return Columns(names=tuple(name for name, _ in names), vectors=dims, needed=wanted)
 
     @contextmanager
-    def merge_rows(self, live: Part, rows: Mapping[str, Rows], wanted: Wanted) -> Iterator["SqliteMerging"]:
+    def merge_rows(
+        self,
+        live: Part,
+        rows: Mapping[str, Rows],
+        wanted: Wanted,
+        scratch: Path | None = None,  # noqa: ARG002 - the contract's signature
+    ) -> Iterator["SqliteMerging"]:
         """Merge rows that are given into the live database; see `sqlite_merge`."""
         maps = [each for each in live.maps if each.table in rows]
         with Child() as child:

@@ -1,6 +1,10 @@
 """Where records are to go: a store that is there, or one of a product that is made for them."""
 
+import os
 import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,11 +59,47 @@ def find(text: str, config: Config | None = None) -> Destination:
     return Destination(name, place, store)
 
 
-def make(aim: Destination, wish: Wish) -> Store:
-    """Return the store, made now when it is not there."""
+class Made(NamedTuple):
+    """A store, and what was not there before it was made."""
+
+    store: Store
+    created: bool
+    new: tuple[Path, ...] = ()  # of a store in a server none
+
+
+@contextmanager
+def made(aim: Destination, wish: Wish) -> Iterator[Made]:
+    """Give the store, made now when it is not there; when what is done with a new one fails, its files go again."""
     if aim.store is not None:
-        return aim.store
-    return targets.of_name(aim.name).create(aim.name, aim.place, wish)
+        yield Made(aim.store, created=False)
+        return
+    place = None if is_url(aim.place) else Path(aim.place)
+    before = _inside(place)
+    new: list[Path] = []
+    try:
+        try:
+            store = targets.of_name(aim.name).create(aim.name, aim.place, wish)
+        finally:
+            new += _new(place, before)
+        yield Made(store, created=True, new=tuple(new))
+    except BaseException:
+        for path in new:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
+def _inside(place: Path | None) -> frozenset[Path] | None:
+    """Return what a folder holds; None where nothing is."""
+    if place is None or not os.path.lexists(place):
+        return None
+    return frozenset(place.iterdir()) if place.is_dir() else frozenset()
+
+
+def _new(place: Path | None, before: frozenset[Path] | None) -> list[Path]:
+    after = _inside(place)
+    if place is None or after is None:
+        return []
+    return [place] if before is None else sorted(after - before)
 
 
 def ready(store: Store) -> Store:

@@ -4,6 +4,7 @@ The records get the ids that they had, or always the same ones, and all go in or
 begun again, and one that is repeated changes nothing.
 """
 
+import contextlib
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,20 +16,22 @@ import msgspec
 from memkeep.clock import now
 from memkeep.config import Config
 from memkeep.engines.merging import Conflict
-from memkeep.errors import FileError
+from memkeep.errors import FileError, StoreError, UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, Severity
+from memkeep.model import Finding, Severity, Value
 from memkeep.ops import destination, records
 from memkeep.ops.discover import discover
+from memkeep.ops.hybrid_facts import Recognised
 from memkeep.ops.migrate import Change, MigrateResult, move
 from memkeep.ops.scratch import scratch
-from memkeep.records.formats.base import About
+from memkeep.records.formats.base import About, Source
 from memkeep.records.formats.catalog import FORMATS
-from memkeep.records.readers import archive
+from memkeep.records.readers import archive, hybrid_export, notes, notes_history, openmemory
 from memkeep.records.readers.base import Read, Refused
 from memkeep.records.readers.catalog import READERS
 from memkeep.records.record import Record, Relationship
 from memkeep.records.spool import Spool
+from memkeep.systems import custom
 from memkeep.vault.vault import Vault
 
 _ARCHIVE = "openclaw backup"
@@ -97,13 +100,31 @@ class FileSource:
         self._relationships.close()
 
 
+class Reading(Value, kw_only=True):
+    """What a file does not tell of itself."""
+
+    zone: str | None = None  # of the host that wrote times without one, `Europe/Berlin`
+    history: bool = False  # of a folder of notes all that its git repository remembers
+
+
+class _Opened(NamedTuple):
+    """The records of a file, and what of it could not be read."""
+
+    name: str
+    source: Source
+    refused: Sequence[RefusedRecord] = ()
+    omitted: Sequence[str] = ()
+
+
 def import_(
     vault: Vault | None,
     path: str,
     into: str,
     *,
+    reading: Reading | None = None,
     changes: Sequence[Change] = (),
     conflict: Conflict = "skip",
+    dims: int | None = None,
     dry_run: bool = False,
     config: Config | None = None,
     events: Events = SILENT,
@@ -113,54 +134,96 @@ def import_(
     file = Path(path).expanduser().absolute()
     if not file.exists():
         raise FileError(f"there is no {path}", hint="memkeep import --help", code="file_missing")
-    with _opened(file, aim.system) as (name, source):
-        refused = tuple(source.refused) if isinstance(source, FileSource) else ()
-        moved = move(vault, source, aim, changes=changes, conflict=conflict, dry_run=dry_run, named=path, events=events)
-    said = msgspec.structs.asdict(moved)
-    said["findings"] = (*moved.findings, *_refusals(refused))
-    return ImportResult(**said, format=name, refused=refused)
+    events.step(f"reading {path}")
+    with _opened(file, aim, reading or Reading()) as found:
+        moved = move(
+            vault,
+            found.source,
+            aim,
+            changes=changes,
+            conflict=conflict,
+            dims=dims,
+            dry_run=dry_run,
+            named=path,
+            events=events,
+        )
+    said = {name: getattr(moved, name) for name in moved.__struct_fields__}
+    said["findings"] = (*moved.findings, *_findings(found))
+    return ImportResult(**said, format=found.name, refused=tuple(found.refused))
 
 
 @contextmanager
-def _opened(path: Path, system: str) -> Iterator[tuple[str, FileSource | records.RecordSource]]:
-    """Open the records of a file or folder; of an archive of OpenClaw those of the store in it that fits the target."""
+def _opened(path: Path, aim: destination.Destination, reading: Reading) -> Iterator[_Opened]:
     with scratch() as folder:
         if archive.fits(path):
-            (folder / "archive").mkdir()
-            archive.unpack(path, folder / "archive")
-            stores = discover([str(folder / "archive")])
-            fitting = [store for store in stores if store.system == system] or stores
-            if len(fitting) != 1:
-                names = ", ".join(f"{one.system} in {Path(one.path).relative_to(folder / 'archive')}" for one in stores)
-                raise FileError(
-                    f"{path} holds {len(stores)} stores: {names}",
-                    hint=f"tar -xf {shlex.quote(str(path))} -C DIR   # then memkeep migrate DIR/... --to STORE",
-                )
-            with records.of_store(fitting[0]) as stored:
-                yield _ARCHIVE, stored
+            with _stored(path, folder, aim.system) as found:
+                yield found
             return
-        files = _reader(path)
+        files = _history(path) if reading.history else _reader(path, reading.zone)
         source = FileSource(files, path, folder)
         try:
-            yield files.name, source
+            if files.name == hybrid_export.name and aim.store is not None and aim.system == hybrid_export.SYSTEM:
+                yield _Opened(files.name, Recognised(source, aim.store), source.refused)
+            else:
+                yield _Opened(files.name, source, source.refused)
         finally:
             source.close()
 
 
-def _reader(path: Path) -> _Files:
+@contextmanager
+def _stored(path: Path, folder: Path, system: str) -> Iterator[_Opened]:
+    """Open the store in an archive of OpenClaw that fits the target."""
+    place = folder / "archive"
+    place.mkdir()
+    unpacked = archive.unpack(path, place)
+    stores = discover([str(place)])
+    fitting = [store for store in stores if store.system == system] or stores
+    if len(fitting) != 1:
+        names = ", ".join(f"{one.system} in {Path(one.path).relative_to(place)}" for one in stores)
+        raise FileError(
+            f"{path} holds {len(stores)} stores: {names}",
+            hint=f"tar -xf {shlex.quote(str(path))} -C DIR   # then memkeep migrate DIR/... --to STORE",
+        )
+    with records.of_store(fitting[0]) as stored:
+        yield _Opened(_ARCHIVE, stored, omitted=unpacked.omitted)
+
+
+def _history(path: Path) -> _Files:
+    if not notes_history.is_repository(path):
+        raise UsageError(
+            f"{path} lies in no git repository: it has no history", hint=f"git -C {shlex.quote(str(path))} log -1"
+        )
+    return _Files(f"{notes.name}-history", notes_history.read_history(path))
+
+
+def _reader(path: Path, zone: str | None) -> _Files:
     for one in (*FORMATS, *READERS):
         if one.fits(path):
-            return _Files(one.name, one.read(path))
-    known = ", ".join(dict.fromkeys(one.name for one in (*FORMATS, *READERS)))
+            if zone is None:
+                return _Files(one.name, one.read(path))
+            if one.name != openmemory.name:
+                raise UsageError(
+                    f"--zone is for {openmemory.name}, and {path} is {one.name}", hint="memkeep import --help"
+                )
+            return _Files(one.name, openmemory.read(path, zone=zone))
+    with contextlib.suppress(StoreError):
+        for store in discover([str(path)]):
+            if store.system != custom.name:  # else any text is one
+                raise FileError(
+                    f"{path} is no export but a store of {store.system}",
+                    hint=f"memkeep migrate {shlex.quote(str(path))} --to STORE",
+                    code="format_unknown",
+                )
+    known = ", ".join(sorted({one.name for one in (*FORMATS, *READERS)}))
     raise FileError(
-        f"{path} is none of the formats that can be read: {known}",
-        hint=f"memkeep discover {shlex.quote(str(path))}   # a store is migrated, not imported",
+        f"{path} is none of the formats that can be read: {known}, {_ARCHIVE}",
+        hint="memkeep import --help",
         code="format_unknown",
     )
 
 
-def _refusals(refused: Sequence[RefusedRecord]) -> Iterator[Finding]:
-    for one in refused:
+def _findings(found: _Opened) -> Iterator[Finding]:
+    for one in found.refused:
         yield Finding(
             code="record_refused",
             severity=Severity.ERROR,
@@ -168,3 +231,5 @@ def _refusals(refused: Sequence[RefusedRecord]) -> Iterator[Finding]:
             message=f"could not be read, the others were: {one.reason}",
             mend="mend it in the file and import again: what is there already stays as it is",
         )
+    for sentence in found.omitted:
+        yield Finding(code="entry_left", severity=Severity.WARNING, message=sentence)

@@ -10,6 +10,7 @@ from memkeep.errors import RefusedError, StoreError
 from memkeep.model import Finding, Part, Severity, Store
 
 _NAMED = 5
+_MEND = "mend it in the store, or restore the snapshot with --to DIR and take it from there"
 TRANSACTIONAL = frozenset({"chroma", "postgres", "qdrant-local", "sqlite"})
 
 Done = Sequence[tuple[Part, Merging]]
@@ -85,8 +86,8 @@ def refuse_conflicts(conflict: Conflict, done: Done) -> None:
         )
 
 
-def summed(done: Done, *, conflict: Conflict, user: str | None) -> tuple[MergeResult, list[Finding]]:
-    """Return the numbers of all parts, and what is to be said beside them."""
+def summed(done: Done, *, conflict: Conflict, user: str | None, mend: str = _MEND) -> tuple[MergeResult, list[Finding]]:
+    """Return the numbers of all parts, and what is to be said beside them; `mend` is for rows that were refused."""
     tables = [
         TableMerge(part=part.name, table=name, **msgspec.structs.asdict(counts))
         for part, one in done
@@ -94,7 +95,7 @@ def summed(done: Done, *, conflict: Conflict, user: str | None) -> tuple[MergeRe
         if counts != Counts()
     ]
     failed = [_refused(part, row) for part, one in done for row in one.result.failed]
-    findings = [_row_finding(row) for row in failed]
+    findings = [_row_finding(row, mend) for row in failed]
     findings += [
         Finding(code="columns_left", severity=Severity.WARNING, part=part.name, message=sentence)
         for part, one in done
@@ -122,12 +123,12 @@ def _refused(part: Part, row: FailedRow) -> RefusedRow:
     return RefusedRow(part=part.name, table=row.table, id=row.id, reason=row.reason)
 
 
-def _row_finding(row: RefusedRow) -> Finding:
+def _row_finding(row: RefusedRow, mend: str) -> Finding:
     return Finding(
         code="row_refused",
         severity=Severity.ERROR,
         part=row.part,
         record=row.id,
         message=f"the row of {row.table} was refused, the others went in: {row.reason}",
-        mend="mend it in the store, or restore the snapshot with --to DIR and take it from there",
+        mend=mend,
     )

@@ -1,7 +1,8 @@
 """Move memory from any product into any other: what is kept, carried or lost is said field by field beforehand."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,6 +14,7 @@ from memkeep.model import Finding, Severity, Store, is_url
 from memkeep.ops import destination, records, writing
 from memkeep.ops.fates import FieldFate, Fitted, Room, Vectors, fates, widest
 from memkeep.ops.merged import MergeResult
+from memkeep.ops.scratch import scratch
 from memkeep.records.formats.base import About, Source
 from memkeep.records.record import Record, Relationship
 from memkeep.systems import targets
@@ -33,7 +35,7 @@ class MigrateResult(msgspec.Struct, frozen=True, kw_only=True):
     relationships: int
     fields: tuple[FieldFate, ...]
     vectors: Vectors
-    merged: MergeResult | None  # None: a dry run into a store that is not there yet
+    merged: MergeResult | None  # None: a dry run into a store that is not there yet, in a server
     kept: str | None  # the snapshot of the target as it was
     undo: str | None
     findings: tuple[Finding, ...]
@@ -62,6 +64,11 @@ def change_of(text: str) -> Change:
     return Change(field=field, was=was if ":" in name else None, value=value)
 
 
+def changes_of(map: Mapping[str, str]) -> list[Change]:
+    """Return what a program says of fields: {"scope": "agent:main"}, {"scope:global": "agent:main"}."""
+    return [change_of(f"{field}={value}") for field, value in map.items()]
+
+
 def migrate(
     vault: Vault | None,
     name: str,
@@ -70,6 +77,7 @@ def migrate(
     changes: Sequence[Change] = (),
     conflict: Conflict = "skip",
     user: str | None = None,
+    dims: int | None = None,
     dry_run: bool = False,
     config: Config | None = None,
     events: Events = SILENT,
@@ -81,7 +89,17 @@ def migrate(
     """
     aim = destination.find(to, config)
     with records.of(vault, name, config=config, filters=records.Filters(user=user), events=events) as source:
-        return move(vault, source, aim, changes=changes, conflict=conflict, dry_run=dry_run, named=name, events=events)
+        return move(
+            vault,
+            source,
+            aim,
+            changes=changes,
+            conflict=conflict,
+            dims=dims,
+            dry_run=dry_run,
+            named=name,
+            events=events,
+        )
 
 
 def move(
@@ -93,41 +111,55 @@ def move(
     conflict: Conflict,
     dry_run: bool,
     named: str,
+    dims: int | None = None,
     events: Events = SILENT,
 ) -> MigrateResult:
-    """Write the records of a source to a destination."""
+    """Write the records of a source to a destination; `dims` are those of a new store when no record has a vector."""
     changed: Source = _Changed(source, changes) if changes else source
-    dims, model = widest(changed)
-    wish = Wish(dims=dims, model=model)
-    created = aim.store is None
-    if created and dry_run:
-        return _planned(changed, aim, wish, named)
+    most, model = widest(changed)
+    wish = Wish(dims=most or dims, model=model)
+    task = _Task(changed, conflict, named, dry_run, events)
+    if aim.store is None and dry_run:
+        return _tried(aim, wish, task)
     if aim.store is not None and aim.store.records != 0 and vault is None and not dry_run:
         raise VaultMissingError(
             f"{aim.store.path} would be changed, and there is no vault to keep it in first",
             hint=f"memkeep init && memkeep backup {shlex.quote(aim.place)}",
         )
-    store = destination.make(aim, wish)
-    if not dry_run:
-        store = destination.ready(store)
+    with destination.made(aim, wish) as made:
+        return _fill(None if made.created else vault, made, aim.place, task)
+
+
+class _Task(NamedTuple):
+    """What is to be written, and how."""
+
+    source: Source
+    conflict: Conflict
+    named: str
+    dry_run: bool
+    events: Events
+
+
+def _fill(vault: Vault | None, made: destination.Made, to: str, task: _Task) -> MigrateResult:
+    """Write into a store that is there, or was made just now; say that it is at `to`."""
+    source = task.source
+    store = destination.ready(made.store) if made.created or not task.dry_run else made.store
     into = writing.places(store)
-    fitted = Fitted(changed, _sizes(into), _model(store), carries=_carries(into))
+    fitted = Fitted(source, _sizes(into), _model(store), carries=_carries(into))
     plan = fates(fitted, _room(targets.of_system(store.system), store, into))
-    written = writing.write(
-        None if created else vault, store, fitted, conflict=conflict, dry_run=dry_run, events=events
-    )
+    written = writing.write(vault, store, fitted, conflict=task.conflict, dry_run=task.dry_run, events=task.events)
     undo = None
     if written.kept is not None:
         undo = f"memkeep restore {written.kept[:12]} --in-place --confirm={store.system}"
-    elif created and not dry_run:
-        undo = None if is_url(store.path) else f"rm -r {shlex.quote(store.path)}"
+    elif made.new and not task.dry_run:
+        undo = f"rm -r {shlex.join(map(str, made.new))}"
     return MigrateResult(
-        source=named,
+        source=task.named,
         from_system=source.about.system,
         to=store.path,
         to_system=store.system,
-        created=created,
-        dry_run=dry_run,
+        created=made.created,
+        dry_run=task.dry_run,
         records=source.about.records,
         relationships=source.about.relationships,
         fields=tuple(plan),
@@ -135,25 +167,29 @@ def move(
         merged=written.result,
         kept=written.kept,
         undo=undo,
-        findings=(*written.findings, *_findings(source, plan, fitted.vectors, store.path)),
+        findings=(
+            *(one for one in written.findings if not (made.created and one.code == "seen_later")),
+            *_findings(source, plan, fitted.vectors, to),
+        ),
     )
 
 
-def _planned(source: Source, aim: destination.Destination, wish: Wish, named: str) -> MigrateResult:
+def _tried(aim: destination.Destination, wish: Wish, task: _Task) -> MigrateResult:
     """Say what would become of records in a store that is not there: one is made in a scratch folder to ask it."""
-    from memkeep.ops.scratch import scratch
+    if is_url(aim.place):
+        return _unknown(aim, task)
+    with scratch() as folder:
+        place = folder / ("new.db" if aim.place.endswith((".db", ".sqlite")) else "new")
+        with destination.made(aim._replace(place=str(place)), wish) as made:
+            result = _fill(None, made, aim.place, task)
+    return msgspec.structs.replace(result, to=aim.place)
 
-    plan: list[FieldFate] = []
-    vectors = Vectors(kept=0, left=0)
-    if not is_url(aim.place):
-        with scratch() as folder:
-            place = folder / ("new.db" if aim.place.endswith((".db", ".sqlite")) else "new")
-            store = targets.of_name(aim.name).create(aim.name, str(place), wish)
-            into = writing.places(store)
-            fitted = Fitted(source, _sizes(into), None, carries=_carries(into))
-            plan, vectors = fates(fitted, _room(targets.of_name(aim.name), store, into)), fitted.vectors
+
+def _unknown(aim: destination.Destination, task: _Task) -> MigrateResult:
+    """Say of a store in a server only what is to go into it: nothing is made there to be asked."""
+    source = task.source
     return MigrateResult(
-        source=named,
+        source=task.named,
         from_system=source.about.system,
         to=aim.place,
         to_system=aim.system,
@@ -161,12 +197,12 @@ def _planned(source: Source, aim: destination.Destination, wish: Wish, named: st
         dry_run=True,
         records=source.about.records,
         relationships=source.about.relationships,
-        fields=tuple(plan),
-        vectors=vectors,
+        fields=(),
+        vectors=Vectors(kept=0, left=0),
         merged=None,
         kept=None,
         undo=None,
-        findings=tuple(_findings(source, plan, vectors, aim.place)),
+        findings=tuple(_findings(source, (), Vectors(kept=0, left=0), aim.place)),
     )
 
 

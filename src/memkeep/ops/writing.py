@@ -19,6 +19,7 @@ from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Part, Store, TableMap
 from memkeep.ops.in_server import park
 from memkeep.ops.merged import MergeResult, commit_all, refuse_conflicts, summed
+from memkeep.ops.scratch import scratch
 from memkeep.records.formats.base import Source
 from memkeep.records.groups import short_digest
 from memkeep.records.plain import to_plain
@@ -30,6 +31,8 @@ from memkeep.systems.target import Target
 from memkeep.vault.vault import Vault
 
 _BATCH = 256
+_EPOCH = "1970-01-01T00:00:00+00:00"
+_MEND = "change it where it comes from and run this again: what is there already stays as it is"
 
 
 class Place(NamedTuple):
@@ -95,18 +98,18 @@ def write(
     layer = _Layer(target, source, into)
     kept = park(vault, store, events) if vault is not None and not dry_run else None
     wanted = Wanted(conflict=conflict)
-    with ExitStack() as stack:
+    with scratch() as folder, ExitStack() as stack:
         done: list[tuple[Part, Merging]] = []
         for part in {one.part.name: one.part for one in into}.values():
             events.step(f"writing {part.name}")
             rows = {one.map.table: layer.rows(one) for one in into if one.part is part}
             made = engine(part.engine)
             assert isinstance(made, RowEngine)  # noqa: S101 - `places` has looked
-            done.append((part, stack.enter_context(made.merge_rows(part, rows, wanted))))
+            done.append((part, stack.enter_context(made.merge_rows(part, rows, wanted, folder))))
         refuse_conflicts(conflict, done)
         if not dry_run:
             commit_all(done, store, kept)
-        result, findings = summed(done, conflict=conflict, user=None)
+        result, findings = summed(done, conflict=conflict, user=None, mend=_MEND)
     return Written(result=result, findings=tuple(findings), kept=kept)
 
 
@@ -183,8 +186,12 @@ class _Layer:
         return msgspec.structs.replace(joined, source=source or "", target=target or "")
 
     def _row(self, place: Place, made: Portable) -> Row:
+        made = _timed(made, place) if isinstance(made, Relationship) else made
         row = place.mapper.row(made, place.columns.names)
         if made.system == self._system:
+            # What a product wrote in files may say less than its own table must have.
+            if isinstance(made, Record) and any(name not in row for name in place.columns.needed):
+                return self._target.complete(made, row, place.map) | row
             return row
         name = made.id or f"{made.source} {made.type} {made.target}" if isinstance(made, Relationship) else made.id
         row[place.map.id] = self._target.identity(made.system, name)
@@ -206,14 +213,22 @@ class _Layer:
         main = self._primary[0]
         said: dict[str, object] = {}
         identity = self._target.identity(made.system, made.id)
-        whole = plain_json(made)
         if not made.primary or not self._may_be_found(made):
+            whole = plain_json(made)
             identity = f"{made.system}:{made.collection}:{made.id}:{short_digest(whole)}"
             said = {WHOLE: whole.decode(), "relationships": to_plain([*map(msgspec.structs.asdict, joins)])}
         elif main.mapper.shape.side:
             said = main.mapper.carried(self._row(main, made), made, self._with(made))
         if said:
             yield {place.map.id: identity, "record": json.dumps(said)}
+
+
+def _timed(made: Relationship, place: Place) -> Relationship:
+    """Return a relationship with the times that the table must have; what nobody knows is the beginning of time."""
+    columns = place.mapper.shape.fields
+    wanted = (field for field in ("created_at", "updated_at") if columns.get(field) in place.columns.needed)
+    unknown = {field: _EPOCH for field in wanted if getattr(made, field) is None}
+    return msgspec.structs.replace(made, **unknown) if unknown else made
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
+from memkeep.errors import UsageError
 from memkeep.model import Store, TableMap, Value
 from memkeep.records.record import Record
 from memkeep.records.shape import Row
@@ -19,6 +20,14 @@ class Wish(Value, kw_only=True):
 def is_valid(made: Record) -> bool:
     """Say whether a record is one that its product would recall: not superseded, archived or deleted."""
     return made.status not in {"superseded", "archived", "deleted"}
+
+
+def no_size(name: str) -> UsageError:
+    """Return the error that a product whose store must say how large vectors are can't be given a new one."""
+    return UsageError(
+        f"{name} keeps vectors, and no record has one: their size is not known",
+        hint="memkeep import --help   # --dims N, as many as your model makes; then memkeep embed STORE --missing",
+    )
 
 
 class Target(Protocol):

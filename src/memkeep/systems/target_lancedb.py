@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from memkeep.engines import lance_new
-from memkeep.errors import UsageError
 from memkeep.model import Store, TableMap
 from memkeep.records.ids import as_uuid
 from memkeep.records.record import Record
@@ -14,7 +13,7 @@ from memkeep.systems import openclaw_lancedb
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
 from memkeep.systems.openclaw_lancedb import LEGACY, PRO
-from memkeep.systems.target import Wish, is_valid
+from memkeep.systems.target import Wish, is_valid, no_size
 
 name = openclaw_lancedb.name
 names: tuple[str, ...] = (PRO, LEGACY, openclaw_lancedb.name)
@@ -93,10 +92,7 @@ def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: AR
 def create(name: str, place: str, wish: Wish) -> Store:
     """Make an empty table: pro's, unless the legacy product is named."""
     if wish.dims is None:
-        raise UsageError(
-            f"{name} keeps vectors, and no record has one: their size is not known",
-            hint="memkeep embed STORE --missing   # on the source, then migrate again",
-        )
+        raise no_size(name)
     columns: dict[str, str | int] = {
         column: wish.dims if column == "vector" else "double" if column in _NUMBERS else "string"
         for column in (_LEGACY_COLUMNS if name == LEGACY else _PRO_COLUMNS)

@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from memkeep.engines import postgres_new, qdrant_new, sqlite_new
-from memkeep.errors import UsageError
 from memkeep.model import Part, Role, Store, TableMap, is_url
 from memkeep.records.ids import as_uuid
 from memkeep.records.record import Record
@@ -16,7 +15,7 @@ from memkeep.records.shape import Row
 from memkeep.systems import mem0, servers
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
-from memkeep.systems.target import Wish, is_valid
+from memkeep.systems.target import Wish, is_valid, no_size
 
 name = mem0.name
 names: tuple[str, ...] = (mem0.name,)
@@ -65,10 +64,7 @@ def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: AR
 def create(name: str, place: str, wish: Wish) -> Store:
     """Make an empty collection or table; beside a folder's points `history.db`."""
     if wish.dims is None:
-        raise UsageError(
-            f"{name} keeps vectors, and no record has one: their size is not known",
-            hint="memkeep embed STORE --missing   # on the source, then migrate again",
-        )
+        raise no_size(name)
     if is_url(place):
         part = _in_server(place, wish.dims)
         return Store(system=mem0.name, path=part.path, root="", parts=(part,), records=0)

@@ -10,7 +10,7 @@ from memkeep.records.record import Record
 from memkeep.records.shape import Row
 from memkeep.systems import servers, thanos
 from memkeep.systems.base import Known
-from memkeep.systems.target import Wish, is_valid
+from memkeep.systems.target import Wish, is_valid, no_size
 
 name = thanos.name
 names: tuple[str, ...] = (thanos.name,)
@@ -47,7 +47,7 @@ def create(name: str, place: str, wish: Wish) -> Store:
             f"the memories of {name} lie in Postgres: {place} is a path", hint=f"memkeep migrate FROM --to {name}:URL"
         )
     if wish.dims is None:
-        raise UsageError(f"{name} keeps vectors, and no record has one", hint="memkeep embed STORE --missing")
+        raise no_size(name)
     url, _ = servers.without_tables(servers.told(place)[1])
     postgres_new.create_vectors(url, _TABLE, wish.dims)
     map_ = TableMap(

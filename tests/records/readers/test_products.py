@@ -148,11 +148,8 @@ def _zipped(path: Path, said: dict[str, Any]) -> Path:
     return path
 
 
-def _undashed(record: Record) -> Record:
-    """Return a memory with ids as SQLite has them."""
-    ids = {key: str(record.metadata[key]).replace("-", "") for key in ("user_id", "app_id")}
-    plain = {key: value for key, value in record.metadata.items() if value is not None}
-    return msgspec.structs.replace(record, id=record.id.replace("-", ""), metadata=plain | ids)
+def _plain(record: Record) -> Record:
+    return msgspec.structs.replace(record, metadata={k: v for k, v in record.metadata.items() if v is not None})
 
 
 @pytest.mark.real
@@ -165,8 +162,8 @@ def test_the_zip_of_openmemory_is_what_its_database_holds(
     assert catalog.reader_of(path) is openmemory
     found = list(openmemory.read(path, None if zone == "UTC" else zone))
     assert not _refused(found)
-    memories = {each.id: each for one in found if isinstance(one, Record) and one.primary for each in [_undashed(one)]}
-    stored = {name: _undashed(each) for (kind, name), each in _stored(store).items() if kind == "memories"}
+    memories = {each.id: _plain(each) for each in found if isinstance(each, Record) and each.primary}
+    stored = {name: _plain(each) for (kind, name), each in _stored(store).items() if kind == "memories"}
     meant = {name: each for name, each in stored.items() if each.user == "marta"}
     assert len(meant) > 10
     assert "deleted" in {each.status for each in meant.values()}

@@ -24,18 +24,34 @@ if TYPE_CHECKING:
     type=click.Choice(["skip", "update", "fail", "newer"]),
     help="What happens to a record that is there with other values (skip).",
 )
+@click.option(
+    "--dims", metavar="N", type=click.IntRange(1), help="The size of vectors in a new store, if none has one."
+)
+@click.option("--zone", metavar="ZONE", help="Of the host that wrote OpenMemory's zip, Europe/Berlin, if not UTC.")
+@click.option("--history", is_flag=True, help="Of a folder of notes all that its git repository remembers.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def command(
-    face: Face, *, path: str, into: str, changes: tuple[str, ...], conflict: "Conflict | None", dry_run: bool
+    face: Face,
+    *,
+    path: str,
+    into: str,
+    changes: tuple[str, ...],
+    conflict: "Conflict | None",
+    dims: int | None,
+    zone: str | None,
+    history: bool,
+    dry_run: bool,
 ) -> Reply:
     """Put an export, or what a product wrote, into a store.
 
-    The format is told by content. Ids, times, scopes and counters are kept; every record that can't be read is named
-    and the others go in. A second run changes nothing. A store that is there is kept as a snapshot first.
+    The format is told by content: what `memkeep export` writes, the exports of hybrid-mem, memory-pro, OpenMemory,
+    oc-memory, Thanos and mem0, archives of `openclaw backup`, `memory.jsonl` of MCP, folders of markdown notes. Ids,
+    times, scopes and counters are kept; every record that can't be read is named and the others go in. A second run
+    changes nothing. A store that is there is kept as a snapshot first.
     """
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import has_vault, open_vault, settings
-    from memkeep.ops.imports import import_
+    from memkeep.ops.imports import Reading, import_
     from memkeep.ops.migrate import change_of
     from memkeep.ops.outcome import status_of
 
@@ -46,8 +62,10 @@ def command(
             vault,
             path,
             into,
+            reading=Reading(zone=zone, history=history),
             changes=[change_of(text) for text in changes],
             conflict=conflict or "skip",
+            dims=dims,
             dry_run=dry_run,
             config=config,
             events=events,
@@ -58,5 +76,6 @@ def command(
 def _render(out: Printer, result: "ImportResult") -> None:
     from memkeep.cli.views import show_moved
 
-    out.advice("Read ", Span(result.format, "bold"), f": {count(len(result.refused), 'record')} refused")
+    refused = f", {count(len(result.refused), 'record')} refused" if result.refused else ""
+    out.advice("Read ", result.source, " as ", Span(result.format, "bold"), refused)
     show_moved(out, result)

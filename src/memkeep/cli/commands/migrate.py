@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     "--to", metavar="STORE", required=True, help="A path, a URL, a name; `system:path` for one that is to be made."
 )
 @click.option("--map", "changes", metavar="FIELD=VALUE", multiple=True, help="Change a field, as scope=agent:main.")
+@click.option(
+    "--dims", metavar="N", type=click.IntRange(1), help="The size of vectors in a new store, if none has one."
+)
 @click.option("--user", metavar="U", help="Only the records of this user.")
 @click.option(
     "--conflict",
@@ -30,6 +33,7 @@ def command(
     source: str,
     to: str,
     changes: tuple[str, ...],
+    dims: int | None,
     user: str | None,
     conflict: "Conflict | None",
     dry_run: bool,
@@ -57,6 +61,7 @@ def command(
             changes=[change_of(text) for text in changes],
             conflict=conflict or "skip",
             user=user,
+            dims=dims,
             dry_run=dry_run,
             config=config,
             events=events,

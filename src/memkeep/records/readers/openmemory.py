@@ -4,12 +4,15 @@ Facts are from github.com/mem0ai/mem0, `openmemory/`, until ea2ee0758. Users, ap
 and access rules come as the records that the tables of the store are; a memory has the names of its user, app and
 categories. What was deleted says so in its state and stays deleted. No vectors are in the file.
 
+Ids are as the database has them: 32 hex digits, without the dashes that the export puts in.
+
 The store's times have no zone and mean UTC; the export takes them for the time of its host and shifts them. In its
 container that is UTC and nothing is shifted; of a host in another zone `zone` undoes it.
 """
 
 import gzip
 import json
+import re
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -32,6 +35,7 @@ from memkeep.records.shape import Mapper, Shape
 name = "openmemory"
 WHOLE, SHORT = "memories.json", "memories.jsonl.gz"
 
+_DASHED = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LIKE = "2026-01-02 03:04:05.000000"
 _CREATED = {"created_at": "created_at", "updated_at": "updated_at"}
 _TABLES: dict[str, tuple[str, dict[str, str]]] = {  # of the export's key: the table's name, the fields
@@ -134,16 +138,17 @@ class _Known:
         if each.key in tables:
             names, key = tables[each.key]
             if isinstance(said.get("id"), str) and isinstance(said.get(key), str):
-                names[said["id"]] = said[key]
+                names[_plain(said["id"])] = said[key]
         elif each.key == "memory_categories" and {"memory_id", "category_id"} <= said.keys():
-            self._tags[str(said["memory_id"])].append(str(said["category_id"]))
+            self._tags[_plain(str(said["memory_id"]))].append(_plain(str(said["category_id"])))
 
     def complete(self, record: Record) -> Record:
         """Return a memory with the names; any other record as it is."""
         if record.collection != "memories":
             return record
         listed = record.metadata.get("category_ids")
-        ids = {*(listed if isinstance(listed, list) else ()), *self._tags.get(record.id, ())}
+        ids = {*(_plain(str(one)) for one in (listed if isinstance(listed, list) else ()))}
+        ids |= {*self._tags.get(record.id, ())}
         rest = {key: value for key, value in record.metadata.items() if key != "category_ids"}
         user, app = rest.get("user_id"), rest.get("app_id")
         return msgspec.structs.replace(
@@ -162,17 +167,28 @@ def _record(key: str, said: Any, undo: _Undo) -> Record:
         raise UnfitError(f"no row of {table}: `{identity}` is no text")
     if not isinstance(said.get(fields.get("text", ""), ""), str):
         raise UnfitError(f"no row of {table}: `{fields['text']}` is no text")
-    row = {column: _as_stored(column, value, undo) for column, value in said.items()}
+    row = {column: _as_stored(table, column, value, undo) for column, value in said.items()}
     made = _mapper(table, identity, fields).record(row)
     assert isinstance(made, Record)  # noqa: S101 - no shape is one of relationships
     return made
 
 
-def _as_stored(column: str, value: Any, undo: _Undo) -> Any:
-    """Return a value as the database has it: times without a zone, metadata as a text that Python wrote."""
+def _as_stored(table: str, column: str, value: Any, undo: _Undo) -> Any:
+    """Return a value as the database has it: ids without dashes, times without a zone, metadata as Python wrote it."""
+    if isinstance(value, str) and _is_id(table, column):
+        return _plain(value)
     if column.endswith("_at") and isinstance(value, str) and (told := moments.from_raw(value, "iso")) is not None:
         return moments.to_text(undo(told), like=_LIKE)
     return json.dumps(value) if column == "metadata" and isinstance(value, dict) else value
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "") if _DASHED.fullmatch(name) else name
+
+
+def _is_id(table: str, column: str) -> bool:
+    named = column in {"id", "changed_by"} or column.endswith("_id")
+    return named and (table, column) != ("users", "user_id")  # that is a name
 
 
 def _mapper(table: str, identity: str, fields: dict[str, str]) -> Mapper:
