@@ -102,6 +102,39 @@ def test_a_second_run_changes_nothing(to: str, copy_store: Copy, tmp_path: Path)
     assert again.merged.same >= 40
 
 
+ODD = """
+INSERT INTO mem_cells VALUES
+ (101, 's' || char(0) || 'x', 'fa' || char(0), 0.5, 'nul ' || char(0) || ' inside', '', '["a,b",""]', zeroblob(32), 0,
+  '2026-11-21T01:16:30', '2026-11-21T01:16:30'),
+ (102, '', '', NULL, '', '', 'not json', NULL, NULL, '', 'yesterday'),
+ (103, 's', 'fact', 9e999, 'infinite', '', '[1,2]', x'0000c07f0000807f000080ff00000000000000800100000060b1617f0000803f',
+  -5, '1969-07-20T20:17:40', '12026-01-01T00:00:00'),
+ (104, '😀', 'fact', 5, char(8238) || ' bidi', '', '{"a":1}', x'010203', 1099511627776, '2026-11-21 01:16:30', 'Z'),
+ (4611686018427387904, 's', 'fact', 1, 'large id', '', '[]', zeroblob(32), 1,
+  '0001-01-01T00:00:00', '9999-12-31T23:59:59'),
+ (-7, 's', 'fact', 1, 'negative id', '', '[]', x'', 1, '2026-11-21T01:16:30.1', '2026-11-21T01:16:30.123456789'),
+ (105, 's', 'fact', 0.5, cast(x'ff41fe' AS TEXT), '', '[]', NULL, 0, '2026-11-21T01:16:30', '2026-11-21T01:16:30'),
+ (106, 's', 'fact', 'high', 12345, x'00ff', '[]', zeroblob(32), 'many', 1700000000, 1700000000.5)
+"""
+
+
+@pytest.mark.parametrize("to", ["oc-memory", "openclaw-hybrid", "openmemory"])
+def test_odd_values_go_there_and_back_too(to: str, copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("oc-memory", copy_store)
+    with sqlite3.connect(source) as con:
+        con.execute("UPDATE mem_cells SET embedding = zeroblob(32) WHERE embedding IS NOT NULL")
+        con.execute("UPDATE mem_scenes SET summary_embedding = NULL")
+        con.execute(ODD)
+    place = tmp_path / ("new.db" if to == "oc-memory" else "new")
+    result = moved(source, f"{to}:{place}")
+    assert result.merged is not None
+    assert not result.merged.failed
+    assert not [one for one in result.fields if one.fate == "lost"]
+    known = {(one.system, one.collection) for one in read(source)[0]}
+    after = [one for one in read(place)[0] if (one.system, one.collection) in known]
+    assert sorted(map(_key, after)) == sorted(map(_key, read(source)[0]))
+
+
 def test_a_dry_run_makes_nothing(copy_store: Copy, tmp_path: Path) -> None:
     source = source_of("oc-memory", copy_store)
     result = moved(source, f"openclaw-hybrid:{tmp_path / 'new'}", dry_run=True)

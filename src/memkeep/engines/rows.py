@@ -29,6 +29,7 @@ class Columns(Value, kw_only=True):
     names: tuple[str, ...]  # without the keys of free JSON
     vectors: dict[str, int] = {}  # column -> dimensions, 0 where any will do
     needed: tuple[str, ...] = ()  # what a new row must say, as far as the database tells
+    filled: tuple[str, ...] = ()  # columns that may be NULL, and are not where a row does not say so
 
 
 @runtime_checkable

@@ -170,8 +170,10 @@ class SqliteEngine:
         path, map_ = Path(live.path), next((each for each in live.maps if each.table == table), None)
         vectors = [] if map_ is None else map_.vectors
         needed = '"notnull" AND dflt_value IS NULL AND NOT pk'
+        # A default of NULL, which is a text here, is none.
+        filled = "coalesce(upper(dflt_value), 'NULL') <> 'NULL' AND NOT \"notnull\" AND NOT pk"
         asked = [
-            f"SELECT name, {needed} FROM pragma_table_xinfo({literal(table)}) WHERE hidden = 0",  # noqa: S608 - quoted
+            f"SELECT name, {needed}, {filled} FROM pragma_table_xinfo({literal(table)}) WHERE hidden = 0",  # noqa: S608 - quoted
             *(
                 f"SELECT length({quote(name)}) FROM {quote(table)} WHERE typeof({quote(name)}) = 'blob' LIMIT 1"  # noqa: S608
                 for name in vectors
@@ -180,11 +182,12 @@ class SqliteEngine:
         names, *sizes = inspect([path], {path: asked})[path].results or [()]
         if not names:
             return None
-        there = {name for name, _ in names}
+        there = {row[0] for row in names}
         known = zip(vectors, sizes, strict=True)
         dims = {name: rows[0][0] // _FLOAT32 if rows else 0 for name, rows in known if name in there}
-        wanted = tuple(name for name, is_needed in names if is_needed)
-        return Columns(names=tuple(name for name, _ in names), vectors=dims, needed=wanted)
+        columns = {"needed": 1, "filled": 2}
+        said = {field: tuple(row[0] for row in names if row[at]) for field, at in columns.items()}
+        return Columns(names=tuple(row[0] for row in names), vectors=dims, **said)
 
     @contextmanager
     def merge_rows(

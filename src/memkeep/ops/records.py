@@ -18,10 +18,10 @@ from memkeep.config import Config
 from memkeep.engines.base import Opened
 from memkeep.engines.catalog import engine
 from memkeep.engines.merging import plain_id
-from memkeep.engines.rows import RowReader
+from memkeep.engines.rows import RowEngine, RowReader
 from memkeep.errors import StoreError, UsageError
 from memkeep.events import SILENT, Events
-from memkeep.model import Finding, Part, Severity, Snapshot, Store, Value, is_url
+from memkeep.model import Finding, Part, Severity, Snapshot, Store, TableMap, Value, is_url
 from memkeep.ops import sides
 from memkeep.ops.discover import discover
 from memkeep.ops.freeze import UNREAD, freeze
@@ -315,20 +315,33 @@ def of_snapshot(
             events.step(f"reading {snapshot.id[:8]}")
             materialise(vault, images, root, events, durable=False)
             opened = [
-                (image.part, parts.enter_context(engine(image.part.engine).open(image.part, root))) for image in images
+                (
+                    msgspec.structs.replace(image.part, path=str(root / image.part.name)),
+                    parts.enter_context(engine(image.part.engine).open(image.part, root)),
+                )
+                for image in images
             ]
             _read(source, snapshot.system, opened, [f"{one.part}: {one.reason}" for one in snapshot.omitted])
         yield source
 
 
 def _read(source: RecordSource, system: str, parts: Sequence[tuple[Part, Opened]], omitted: list[str]) -> None:
-    tables = [_Table(opened, shapes.mapper(system, map_)) for part, opened in parts for map_ in part.maps]
+    tables = [_Table(opened, _mapper(system, part, map_)) for part, opened in parts for map_ in part.maps]
     wanted = shapes.lookups(system)
     known: dict[str, list[Row]] = {}
     for table in tables:
         if table.mapper.map.collection in wanted:
             known[table.mapper.map.collection] = [row for batch in _rows(table) for row in batch]
     source.take(tables, shapes.refine(system, known), omitted)
+
+
+def _mapper(system: str, part: Part, map_: TableMap) -> Mapper:
+    made = shapes.mapper(system, map_)
+    if part.engine == "sqlite" and map_.primary:  # of what lies beside, a default is as good as NULL
+        asked = engine(part.engine)
+        columns = asked.columns(part, map_.table) if isinstance(asked, RowEngine) else None
+        made.filled = columns.filled if columns is not None else ()
+    return made
 
 
 def _rows(table: _Table) -> Iterator[list[Row]]:

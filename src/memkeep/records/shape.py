@@ -84,6 +84,7 @@ class Mapper:
         self.map = map_
         self.shape = shape
         self.system = shape.product or system
+        self.filled: Collection[str] = ()  # columns whose NULL is not what a row has that does not say so
         inner = f"{shape.inner}." if shape.inner else None
         known = Relationship if shape.kind == "relationship" else Record
         fields = {field: column for field, column in shape.fields.items() if field in known.__struct_fields__}
@@ -109,6 +110,7 @@ class Mapper:
             for column in [column for column, value in row.items() if value.__class__ is Vector]
         }
         fields = self._take_fields(cells, native)
+        native |= {column: None for column in self.filled if column in row and row[column] is None}
         cells = {column: value for column, value in cells.items() if value is not None or self._is_free(column)}
         carried = self._take_carried(cells)
         if self._prefix:
