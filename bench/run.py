@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from duplicates import duplicates_bench, duplicates_rows
+from imports import imports_bench, imports_rows
 from lance_days import lance_bench, lance_rows
 from measure import WORKLOAD, Table
 from million_chunks import index_rows, million_chunks
@@ -60,6 +61,7 @@ def report(results: dict[str, Any], args: argparse.Namespace) -> str:
         index_rows(table, results["index"])
     if "records" in results:
         records_rows(table, results["records"])
+        imports_rows(table, results["imports"])
         embedding_rows(table, results["embedding"])
     bare, ours = startup()
     table.row(
@@ -119,6 +121,7 @@ def main() -> None:
         if "records" in args.kinds.split(","):
             print("records ...", flush=True)
             results["records"] = records_bench(Path(folder) / "records", args)
+            results["imports"] = imports_bench(Path(folder) / "imports", args)
             results["embedding"] = embedding_bench(Path(folder) / "embedding")
             results["duplicates"] = duplicates_bench()
         if "servers" in args.kinds.split(","):

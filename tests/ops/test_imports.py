@@ -38,6 +38,14 @@ def store_of(product: str, copy_store: Copy) -> Path:
     return copy_store(folder) / inside
 
 
+def lean(store: Path) -> Path:
+    """Leave of an openclaw-hybrid store the facts and their vectors: each further database takes its time."""
+    for one in store.iterdir():
+        if not one.name.startswith(("facts.db", "lancedb")):
+            shutil.rmtree(one) if one.is_dir() else one.unlink()
+    return store
+
+
 def read(place: Path) -> tuple[list[Record], list[Relationship]]:
     with records.of(None, str(place)) as source:
         return list(source.records()), list(source.relationships())
@@ -136,7 +144,7 @@ def hybrid_folder(store: Path, folder: Path) -> Path:
 def test_a_fact_is_known_again_by_the_eight_digits_that_its_export_has(
     copy_store: Copy, tmp_path: Path, new_vault: Callable[..., OpenVault]
 ) -> None:
-    store = store_of("openclaw-hybrid", copy_store)
+    store = lean(store_of("openclaw-hybrid", copy_store))
     files = hybrid_folder(store, tmp_path / "export")
     before = read(store)
     assert numbers(imported(files, store, conflict="update", dry_run=True))[:3] == (0, 0, 0)
@@ -157,7 +165,7 @@ def test_a_fact_is_known_again_by_the_eight_digits_that_its_export_has(
 def test_what_an_export_does_not_say_is_filled_in_where_the_table_must_have_it(
     copy_store: Copy, tmp_path: Path
 ) -> None:
-    files = hybrid_folder(store_of("openclaw-hybrid", copy_store), tmp_path / "export")
+    files = hybrid_folder(lean(store_of("openclaw-hybrid", copy_store)), tmp_path / "export")
     result = imported(files, f"openclaw-hybrid:{tmp_path / 'new'}")
     assert numbers(result) == (40, 0, 0, 0)
     assert numbers(imported(files, tmp_path / "new", conflict="update", dry_run=True)) == (0, 0, 0, 40)
@@ -287,7 +295,7 @@ def test_what_an_import_did_to_a_store_is_undone_as_it_says(
 def test_a_new_store_that_can_not_be_filled_is_not_left_behind(
     tmp_path: Path, copy_store: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = exported(store_of("openclaw-hybrid", copy_store), tmp_path / "export")
+    files = exported(lean(store_of("openclaw-hybrid", copy_store)), tmp_path / "export")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.bin").write_bytes(b"mine")
 
@@ -337,7 +345,7 @@ def test_an_import_that_was_killed_is_completed_by_the_next(
     copy_store: Copy, tmp_path: Path, new_vault: Callable[..., OpenVault]
 ) -> None:
     vault = new_vault(encrypted=False)
-    store = store_of("openclaw-hybrid", copy_store)
+    store = lean(store_of("openclaw-hybrid", copy_store))
     files = exported(store, tmp_path / "export")
 
     def run(at: int, place: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,8 +1,8 @@
 """What becomes of each field of records that go into a product: kept as its own, carried beside, or lost."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
-from typing import Literal
+from collections.abc import Collection, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -15,8 +15,9 @@ from memkeep.systems.target import Target
 Fate = Literal["native", "metadata", "lost"]
 _INVALID = "records that are no longer valid"
 _MODEL = "the name of the vectors' model"
-_EMPTY: tuple[object, ...] = (None, (), {})
+_EMPTY = frozenset({type(None), tuple, dict})
 _OWN = frozenset({"primary", "collection", "system", "native"})
+_FIELDS = tuple(field for field in Record.__struct_fields__ if field not in _OWN)
 
 
 class FieldFate(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,7 @@ def fates(source: Source, room: Room) -> list[FieldFate]:
     aside: Fate = "metadata" if room.side else "lost"
     ours = source.about.system
     counted: Counter[tuple[str, Fate, str | None]] = Counter()
+    seen: dict[tuple[str, bool], tuple[str, Fate, str | None]] = {}
     for made in source.records():
         if not made.primary:
             known = made.system == mapper.system and made.collection in room.collections
@@ -65,7 +67,10 @@ def fates(source: Source, room: Room) -> list[FieldFate]:
         if not same and not room.target.hides(made):
             counted[_INVALID, aside, None] += 1
         for field, value in _fields(made):
-            counted[(field, *_fate(field, value, room, same=same))] += 1
+            entry = seen.get((field, same))
+            if entry is None:
+                entry = seen[field, same] = (field, *_fate(field, value, room, same=same))
+            counted[entry] += 1
         if any(one.model for one in made.vectors.values()) and same and room.model is None:
             counted[_MODEL, "lost", None] += 1
     keeps = mapper.shape.free is not None or room.side
@@ -79,9 +84,9 @@ def fates(source: Source, room: Room) -> list[FieldFate]:
 
 
 def _fields(made: Record) -> Iterator[tuple[str, object]]:
-    for field in made.__struct_fields__:
+    for field in _FIELDS:
         value = getattr(made, field)
-        if field in _OWN or value in _EMPTY:
+        if not value and value.__class__ in _EMPTY:
             continue
         if field == "metadata":
             yield from ((f"metadata.{key}", item) for key, item in value.items() if item is not None)
@@ -121,33 +126,65 @@ def _reason(field: str, fate: Fate, system: str) -> str:
     return "the product has no place for it"
 
 
+class VectorKind(NamedTuple):
+    """What decides whether a vector fits."""
+
+    name: str
+    type: str
+    dims: int
+    model: str | None
+
+
+class Survey(NamedTuple):
+    """What a source holds: its kinds of records, and how many vectors of each kind the memories have."""
+
+    kinds: frozenset[tuple[str, str, bool]]  # system, collection, whether they are memories
+    vectors: Mapping[VectorKind, int]  # of a kind that only records beside the memories have 0
+
+    @property
+    def widest(self) -> tuple[int | None, str | None]:
+        """The dimensions that most of the main vectors have, and the model that they are of; None without any."""
+        main = {one: many for one, many in self.vectors.items() if not one.name and one.type != "sparse" and many}
+        most = max(main, key=main.__getitem__, default=None)
+        return (None, None) if most is None else (most.dims, most.model)
+
+
+def survey(source: Source) -> Survey:
+    """Look through all records once."""
+    kinds: set[tuple[str, str, bool]] = set()
+    vectors: dict[VectorKind, int] = {}
+    for made in source.records():
+        kinds.add((made.system, made.collection, made.primary))
+        for name, one in made.vectors.items():
+            kind = VectorKind(name, one.type, one.dims, one.model)
+            vectors[kind] = vectors.get(kind, 0) + made.primary
+    return Survey(frozenset(kinds), vectors)
+
+
 class Fitted:
     """A source whose vectors are only those that fit: of the right size, and of the model that is there."""
 
-    def __init__(self, source: Source, sizes: dict[str, int], model: str | None, *, carries: bool) -> None:
+    def __init__(
+        self, source: Source, found: Survey, sizes: dict[str, int], model: str | None, *, carries: bool
+    ) -> None:
         """Take what columns of vectors take, by the portable name of the vector, 0 for any; and the model there.
 
         `carries` says that a sparse vector, which is small, goes along where there is no column for it.
         """
+        self.kinds = found.kinds
         self._carries = carries
         self._source = source
         self._sizes = sizes
         self._model = model
-        self._kept = self._left = 0
-        self._reasons: Counter[str] = Counter()
-        for made in source.records():
-            for name, one in made.vectors.items() if made.primary else ():
-                if reason := self._unfit(name, one):
-                    self._left += 1
-                    self._reasons[reason] += 1
-                else:
-                    self._kept += 1
-
-    @property
-    def vectors(self) -> Vectors:
-        """How many go along."""
-        reason = self._reasons.most_common(1)[0][0] if self._reasons else ""
-        return Vectors(kept=self._kept, left=self._left, reason=reason)
+        unfit = {kind: reason for kind in found.vectors if (reason := self._unfit(kind))}
+        self._left = unfit.keys()
+        reasons: Counter[str] = Counter()
+        for kind, reason in unfit.items():
+            reasons[reason] += found.vectors[kind]
+        left = reasons.total()
+        self.vectors = Vectors(
+            kept=sum(found.vectors.values()) - left, left=left, reason=reasons.most_common(1)[0][0] if left else ""
+        )
 
     @property
     def about(self) -> About:
@@ -156,15 +193,23 @@ class Fitted:
 
     def records(self) -> Iterator[Record]:
         """Yield the records with the vectors that fit."""
+        if not self._left:
+            yield from self._source.records()
+            return
         for made in self._source.records():
-            fitting = {name: one for name, one in made.vectors.items() if not self._unfit(name, one)}
+            fitting = {
+                name: one
+                for name, one in made.vectors.items()
+                if VectorKind(name, one.type, one.dims, one.model) not in self._left
+            }
             yield made if len(fitting) == len(made.vectors) else msgspec.structs.replace(made, vectors=fitting)
 
     def relationships(self) -> Iterator[Relationship]:
         """Yield what joins them."""
         return self._source.relationships()
 
-    def _unfit(self, name: str, one: Vector) -> str:
+    def _unfit(self, one: VectorKind) -> str:
+        name = one.name
         size = self._sizes.get(name)
         if size is None:
             if self._carries and one.type == "sparse":
@@ -180,13 +225,3 @@ class Fitted:
 def same_model(one: str, other: str) -> bool:
     """Say whether two names are of one model: with or without the provider before it."""
     return one == other or one.rpartition("/")[2] == other.rpartition("/")[2]
-
-
-def widest(source: Source) -> tuple[int | None, str | None]:
-    """Return the dimensions that most of the main vectors have, and the model that they are of; None without any."""
-    sizes: Counter[tuple[int, str | None]] = Counter()
-    for made in source.records():
-        one = made.vectors.get("")
-        if made.primary and one is not None and one.type != "sparse":
-            sizes[one.dims, one.model] += 1
-    return sizes.most_common(1)[0][0] if sizes else (None, None)

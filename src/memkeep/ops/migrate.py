@@ -12,7 +12,7 @@ from memkeep.errors import UsageError, VaultMissingError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Severity, Store, is_url
 from memkeep.ops import destination, records, writing
-from memkeep.ops.fates import FieldFate, Fitted, Room, Vectors, fates, widest
+from memkeep.ops.fates import FieldFate, Fitted, Room, Survey, Vectors, fates, survey
 from memkeep.ops.merged import MergeResult
 from memkeep.ops.scratch import scratch
 from memkeep.records.formats.base import About, Source
@@ -116,9 +116,10 @@ def move(
 ) -> MigrateResult:
     """Write the records of a source to a destination; `dims` are those of a new store when no record has a vector."""
     changed: Source = _Changed(source, changes) if changes else source
-    most, model = widest(changed)
+    found = survey(changed)
+    most, model = found.widest
     wish = Wish(dims=most or dims, model=model)
-    task = _Task(changed, conflict, named, dry_run, events)
+    task = _Task(changed, found, conflict, named, dry_run, events)
     if aim.store is None and dry_run:
         return _tried(aim, wish, task)
     if aim.store is not None and aim.store.records != 0 and vault is None and not dry_run:
@@ -134,6 +135,7 @@ class _Task(NamedTuple):
     """What is to be written, and how."""
 
     source: Source
+    found: Survey
     conflict: Conflict
     named: str
     dry_run: bool
@@ -145,7 +147,7 @@ def _fill(vault: Vault | None, made: destination.Made, to: str, task: _Task) -> 
     source = task.source
     store = destination.ready(made.store) if made.created or not task.dry_run else made.store
     into = writing.places(store)
-    fitted = Fitted(source, _sizes(into), _model(store), carries=_carries(into))
+    fitted = Fitted(source, task.found, _sizes(into), _model(store), carries=_carries(into))
     plan = fates(fitted, _room(targets.of_system(store.system), store, into))
     written = writing.write(vault, store, fitted, conflict=task.conflict, dry_run=task.dry_run, events=task.events)
     undo = None

@@ -17,10 +17,10 @@ from memkeep.engines.rows import Columns, RowEngine, Rows
 from memkeep.errors import StoreError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Part, Store, TableMap
+from memkeep.ops.fates import Fitted
 from memkeep.ops.in_server import park
 from memkeep.ops.merged import MergeResult, commit_all, refuse_conflicts, summed
 from memkeep.ops.scratch import scratch
-from memkeep.records.formats.base import Source
 from memkeep.records.groups import short_digest
 from memkeep.records.plain import to_plain
 from memkeep.records.record import Portable, Record, Relationship
@@ -78,7 +78,7 @@ def vector_names(place: Place) -> dict[str, int]:
 def write(
     vault: Vault | None,
     store: Store,
-    source: Source,
+    source: Fitted,
     *,
     conflict: Conflict,
     dry_run: bool,
@@ -116,7 +116,7 @@ def write(
 class _Layer:
     """Lays out records as the rows of each table."""
 
-    def __init__(self, target: Target, source: Source, into: list[Place]) -> None:
+    def __init__(self, target: Target, source: Fitted, into: list[Place]) -> None:
         self._target = target
         self._primary = [one for one in into if one.map.primary and one.mapper.shape.kind == "record"]
         self._collections = {one.map.collection for one in into}
@@ -141,6 +141,8 @@ class _Layer:
                     yield self._row(place, self._moved_relationship(joined))
             return
         beside = not place.map.primary and kind == "record"
+        if not (self._has_carried() if kind == "carried" else not beside or self._has_beside(place)):
+            return
         seen: set[object] = set()
         for made in self._source.records():
             if beside:
@@ -149,6 +151,20 @@ class _Layer:
                 yield from self._carried(place, made)
             elif self._belongs(place, made) and self._may_be_found(made):
                 yield place.mapper.gathered(self._row(place, made))
+
+    def _has_beside(self, place: Place) -> bool:
+        """Say whether any record may have rows in a collection beside the memories."""
+        return any(
+            primary if system != self._system else collection == place.map.collection
+            for system, collection, primary in self._source.kinds
+        )
+
+    def _has_carried(self) -> bool:
+        """Say whether any record may have more than its product's own tables take."""
+        return any(
+            system != self._system or (not primary and collection not in self._collections)
+            for system, collection, primary in self._source.kinds
+        )
 
     def _belongs(self, place: Place, made: Record) -> bool:
         """Say whether a record goes into a table: into that of its own collection, or the first with memories."""

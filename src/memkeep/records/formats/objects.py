@@ -12,6 +12,7 @@ Numbers of float32 are the shortest decimals that name them, and are read as the
 """
 
 import base64
+import math
 from typing import Any, Literal, cast
 
 import msgspec
@@ -41,6 +42,8 @@ def _fields(kind: type[Portable], names: dict[str, str], first: tuple[str, ...])
 
 _RECORD = _fields(Record, RECORD_NAMES, FIRST)
 _RELATIONSHIP = _fields(Relationship, RELATIONSHIP_NAMES, FIRST_OF_RELATIONSHIP)
+_CUT, _MIDDLE = 0x1FFFFFFF, 0x10000000  # of a float64 the bits that a float32 has not; half of what they can be
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**127
 _FIELD_OF_RECORD = {name: field for field, (name, _) in _RECORD.items()}
 _FIELD_OF_RELATIONSHIP = {name: field for field, (name, _) in _RELATIONSHIP.items()}
 RECORD_COLUMNS = tuple(_FIELD_OF_RECORD)
@@ -239,9 +242,12 @@ def _vector(said: Wire) -> Vector:
 def _f64(values: Any) -> Any:
     import numpy as np
 
-    if not isinstance(values, list) or None in values:  # which numpy would take for NaN
+    numbers = np.array(values if isinstance(values, list) else [None], "<f8")
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = numbers.dot(numbers) if numbers.ndim == 1 else 0.0  # quicker than a look at each
+    if math.isnan(square) and (not isinstance(values, list) or None in values):  # numpy takes it for NaN
         raise TypeError("its vector is no list of numbers")
-    return np.array(values, "<f8")
+    return numbers
 
 
 def f32_of(values: Any) -> bytes:
@@ -253,6 +259,8 @@ def f32_of(values: Any) -> bytes:
     import numpy as np
 
     wide = _f64(values)
+    if _is_plain(wide):
+        return cast("bytes", wide.astype("<f4").tobytes())
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = wide.astype("<f4")
         rest = wide - narrow
@@ -263,6 +271,19 @@ def f32_of(values: Any) -> bytes:
                 if float(str(twin)) == wide[at]:
                     narrow[at] = twin
     return cast("bytes", narrow.tobytes())
+
+
+def _is_plain(wide: Any) -> bool:
+    """Say whether all float64 are within what float32 has all bits for, and none in the very middle of two.
+
+    There the bits that are cut off are 1000...
+    """
+    import numpy as np
+
+    if not wide.size or ((wide.view("<i8") & _CUT) == _MIDDLE).any():
+        return False
+    sizes = np.abs(wide)
+    return bool(sizes.min() >= _SMALLEST and sizes.max() < _LARGEST)
 
 
 def _listed(value: Any) -> Any:
