@@ -135,6 +135,15 @@ def test_odd_values_go_there_and_back_too(to: str, copy_store: Copy, tmp_path: P
     assert sorted(map(_key, after)) == sorted(map(_key, read(source)[0]))
 
 
+@pytest.mark.parametrize("to", ["openmemory", "memory-lancedb-pro"])
+def test_a_dry_run_says_what_the_real_one_does(to: str, copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("hybrid", copy_store)
+    planned = moved(source, f"{to}:{tmp_path / 'new'}", dry_run=True)
+    assert not (tmp_path / "new").exists()
+    result = moved(source, f"{to}:{tmp_path / 'new'}")
+    assert (planned.merged, planned.fields, planned.vectors) == (result.merged, result.fields, result.vectors)
+
+
 def test_a_dry_run_makes_nothing(copy_store: Copy, tmp_path: Path) -> None:
     source = source_of("oc-memory", copy_store)
     result = moved(source, f"openclaw-hybrid:{tmp_path / 'new'}", dry_run=True)

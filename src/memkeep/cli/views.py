@@ -80,7 +80,7 @@ def brief(value: Any, most: int = 60) -> str:
 def show_moved(out: Printer, result: "MigrateResult") -> None:
     """Write what was moved, field by field."""
     word = "Would move " if result.dry_run else "Moved "
-    if result.merged and result.merged.failed:
+    if result.merged.failed:
         word += "what the target takes of "
     what = f"{count(result.records, 'record')}, {count(result.relationships, 'relationship')}"
     made = " (new)" if result.created else ""
@@ -96,7 +96,7 @@ def show_moved(out: Printer, result: "MigrateResult") -> None:
             names.append(count(keys, "key of metadata", "keys of metadata"))
         if names:
             out.advice("  ", Span(f"{title}: ", manner), ", ".join(names))
-    for one in result.merged.tables if result.merged else ():
+    for one in result.merged.tables:
         changes = f"{one.inserted} inserted, {one.updated} updated, {one.skipped} skipped, {one.same} the same"
         out.line(f"  {one.table}: {changes}")
     show_findings(out, result.findings)

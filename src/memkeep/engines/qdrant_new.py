@@ -13,19 +13,35 @@ from memkeep.errors import RefusedError, StoreError
 _POINTS = "CREATE TABLE points (id TEXT PRIMARY KEY, point BLOB);"
 
 
-def create(url: str, settings: dict[str, Any]) -> None:
-    """Make a collection in a server; one that is there and empty is used.
-
-    Raises `RefusedError` (`target_exists`) and `StoreError`.
-    """
+def is_there(url: str) -> bool:
+    """Say whether there is an empty collection. Raises `RefusedError` (`target_exists`) for one with points in it."""
     with Server(address(url)) as server:
         if existing(server) is None:
-            server.send("PUT", server.where.path, settings)
-            return
-        if server.send("POST", f"{server.where.path}/points/count", {"exact": True})["count"]:
+            return False
+        if _count(server):
             raise RefusedError(
                 f"{url} is there already, and not empty", hint=f"memkeep discover {url}", code="target_exists"
             )
+        return True
+
+
+def create(url: str, settings: dict[str, Any]) -> None:
+    """Make a collection in a server. Raises `StoreError`."""
+    with Server(address(url)) as server:
+        server.send("PUT", server.where.path, settings)
+
+
+def drop_empty(url: str) -> bool:
+    """Drop a collection if nothing is in it; say whether it is gone. Raises `StoreError`."""
+    with Server(address(url)) as server:
+        if _count(server):
+            return False
+        server.send("DELETE", server.where.path)
+    return True
+
+
+def _count(server: Server) -> int:
+    return int(server.send("POST", f"{server.where.path}/points/count", {"exact": True})["count"])
 
 
 def create_local(folder: Path, collection: str, settings: dict[str, Any]) -> Path:

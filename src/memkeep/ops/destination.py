@@ -1,8 +1,6 @@
 """Where records are to go: a store that is there, or one of a product that is made for them."""
 
-import os
 import shlex
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +10,14 @@ import msgspec
 
 from memkeep.config import Config
 from memkeep.engines import sqlite_new
-from memkeep.errors import StoreError, UsageError
-from memkeep.model import Store, is_url
+from memkeep.errors import MemkeepError, RefusedError, StoreError, UsageError
+from memkeep.model import Part, Store, TableMap, is_url
 from memkeep.ops.records import store_at
 from memkeep.records.shape import SIDE_TABLE
 from memkeep.systems import servers, targets
+from memkeep.systems.making import Making
 from memkeep.systems.maps import side_map
-from memkeep.systems.target import Wish
+from memkeep.systems.target import ServedTarget, Target, Wish
 
 
 class Destination(NamedTuple):
@@ -42,8 +41,9 @@ def find(text: str, config: Config | None = None) -> Destination:
     name, place = targets.told(text)
     if not name:
         return Destination("", place, store_at(place, config))
-    place = servers.told(place)[1] if is_url(place) else str(Path(place).expanduser().absolute())
-    system = targets.of_name(name).name
+    target = targets.of_name(name)
+    system = target.name
+    place = _in_server(target, name, place) if is_url(place) else str(Path(place).expanduser().absolute())
     try:
         store = store_at(f"{system}:{place}" if is_url(place) else place, config)
     except StoreError as error:
@@ -56,60 +56,78 @@ def find(text: str, config: Config | None = None) -> Destination:
                 f"{place} is a store of {store.system}, not of {system}", hint=f"memkeep discover {shlex.quote(place)}"
             )
         return Destination(name, place, None)
+    tables = [each.table for part in store.parts if part.engine == "postgres" for each in part.maps if each.primary]
+    if is_url(place) and len(tables) > 1:
+        raise UsageError(
+            f"{place} has memories in several tables: {', '.join(tables)}",
+            hint=f"--to {shlex.quote(f'{name}:{place}?table={tables[0]}')}",
+        )
     return Destination(name, place, store)
 
 
+def _in_server(target: Target, name: str, place: str) -> str:
+    """Return the URL of a new store without its secrets; `UsageError` where the product's lie elsewhere."""
+    url = servers.told(place)[1]
+    scheme = url.partition(":")[0]
+    if not isinstance(target, ServedTarget) or scheme not in target.schemes:
+        raise UsageError(f"no store of {name} lies in such a server: {url}", hint="memkeep migrate --help")
+    return target.settled(url)
+
+
+def refuse_taken(rehearsed: Store, folder: Path, place: str) -> None:
+    """Raise `RefusedError` when something lies where a store, rehearsed at `folder`, is to be."""
+    for part in rehearsed.parts:
+        if not is_url(part.path):
+            there = Path(place) / Path(part.path).relative_to(folder)
+            if there.exists():
+                raise RefusedError(
+                    f"there is something at {there} already", hint=f"ls -l {there}", code="target_exists"
+                )
+
+
 class Made(NamedTuple):
-    """A store, and what was not there before it was made."""
+    """A store, and whether it was made just now."""
 
     store: Store
     created: bool
-    new: tuple[Path, ...] = ()  # of a store in a server none
+    undo: str | None = None  # the command that takes it away
 
 
 @contextmanager
 def made(aim: Destination, wish: Wish) -> Iterator[Made]:
-    """Give the store, made now when it is not there; when what is done with a new one fails, its files go again."""
+    """Give the store, made now when it is not there; when what is done with a new one fails, it goes again.
+
+    What then can't be taken away is said by the error.
+    """
     if aim.store is not None:
         yield Made(aim.store, created=False)
         return
-    place = None if is_url(aim.place) else Path(aim.place)
-    before = _inside(place)
-    new: list[Path] = []
+    making = Making()
     try:
-        try:
-            store = targets.of_name(aim.name).create(aim.name, aim.place, wish)
-        finally:
-            new += _new(place, before)
-        yield Made(store, created=True, new=tuple(new))
-    except BaseException:
-        for path in new:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        store = targets.of_name(aim.name).create(aim.name, aim.place, wish, making)
+        yield Made(store, created=True, undo=making.undo)
+    except BaseException as error:
+        if (left := making.take_back()) and isinstance(error, MemkeepError):
+            stays = ", ".join(left)
+            error.unchanged = f"What was made for this stays: {stays}. The same command again goes on with it."
         raise
 
 
-def _inside(place: Path | None) -> frozenset[Path] | None:
-    """Return what a folder holds; None where nothing is."""
-    if place is None or not os.path.lexists(place):
+def lacking(store: Store) -> tuple[Part, TableMap] | None:
+    """Return the table for what a product has no place for, and the database that is to have it; None if it has it."""
+    databases = [part for part in store.parts if part.engine == "sqlite" and part.maps]
+    if not databases or any(map_.collection == SIDE_TABLE for part in databases for map_ in part.maps):
         return None
-    return frozenset(place.iterdir()) if place.is_dir() else frozenset()
-
-
-def _new(place: Path | None, before: frozenset[Path] | None) -> list[Path]:
-    after = _inside(place)
-    if place is None or after is None:
-        return []
-    return [place] if before is None else sorted(after - before)
+    side = side_map({SIDE_TABLE: ("id", "record")})
+    assert side is not None  # noqa: S101 - it is given
+    return min(databases, key=lambda part: not any(map_.primary for map_ in part.maps)), side
 
 
 def ready(store: Store) -> Store:
     """Return a store with a table for what its product has no place for, in the first of its databases with records."""
-    databases = [part for part in store.parts if part.engine == "sqlite" and part.maps]
-    if not databases or any(map_.collection == SIDE_TABLE for part in databases for map_ in part.maps):
+    if (found := lacking(store)) is None:
         return store
-    first = min(databases, key=lambda part: not any(map_.primary for map_ in part.maps))
+    first, side = found
     sqlite_new.add(Path(first.path), sqlite_new.side_table(SIDE_TABLE))
-    side = side_map({SIDE_TABLE: ("id", "record")})
-    assert side is not None  # noqa: S101 - it is given
     changed = msgspec.structs.replace(first, maps=(*first.maps, side))
     return msgspec.structs.replace(store, parts=tuple(changed if part is first else part for part in store.parts))

@@ -16,6 +16,7 @@ Fate = Literal["native", "metadata", "lost"]
 _INVALID = "records that are no longer valid"
 _MODEL = "the name of the vectors' model"
 _EMPTY = frozenset({type(None), tuple, dict})
+_ROUNDED = 1e-5
 _OWN = frozenset({"primary", "collection", "system", "native"})
 _FIELDS = tuple(field for field in Record.__struct_fields__ if field not in _OWN)
 
@@ -36,6 +37,7 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True):
     kept: int
     left: int
     reason: str = ""
+    stretched: bool = False  # whether any is not of length one
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -140,6 +142,7 @@ class Survey(NamedTuple):
 
     kinds: frozenset[tuple[str, str, bool]]  # system, collection, whether they are memories
     vectors: Mapping[VectorKind, int]  # of a kind that only records beside the memories have 0
+    stretched: bool  # whether any vector is not of length one
 
     @property
     def widest(self) -> tuple[int | None, str | None]:
@@ -153,12 +156,14 @@ def survey(source: Source) -> Survey:
     """Look through all records once."""
     kinds: set[tuple[str, str, bool]] = set()
     vectors: dict[VectorKind, int] = {}
+    stretched = False
     for made in source.records():
         kinds.add((made.system, made.collection, made.primary))
         for name, one in made.vectors.items():
             kind = VectorKind(name, one.type, one.dims, one.model)
             vectors[kind] = vectors.get(kind, 0) + made.primary
-    return Survey(frozenset(kinds), vectors)
+            stretched = stretched or (made.primary and _is_stretched(one))
+    return Survey(frozenset(kinds), vectors, stretched)
 
 
 class Fitted:
@@ -183,7 +188,10 @@ class Fitted:
             reasons[reason] += found.vectors[kind]
         left = reasons.total()
         self.vectors = Vectors(
-            kept=sum(found.vectors.values()) - left, left=left, reason=reasons.most_common(1)[0][0] if left else ""
+            kept=sum(found.vectors.values()) - left,
+            left=left,
+            reason=reasons.most_common(1)[0][0] if left else "",
+            stretched=found.stretched,
         )
 
     @property
@@ -220,6 +228,16 @@ class Fitted:
         if self._model and one.model and one.type != "sparse" and not same_model(self._model, one.model):
             return f"it is of {one.model}, the store's are of {self._model}"
         return ""
+
+
+def _is_stretched(one: Vector) -> bool:
+    """Say whether a vector of float32 is longer or shorter than one, by more than rounding."""
+    import numpy as np
+
+    if one.type != "f32":
+        return False
+    numbers = np.frombuffer(one.data, "<f4")
+    return bool(abs(float(numbers @ numbers) - 1) > _ROUNDED)
 
 
 def same_model(one: str, other: str) -> bool:

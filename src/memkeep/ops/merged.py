@@ -64,12 +64,13 @@ def commit_all(done: Sequence[tuple[Part, Lasting]], store: Store, kept: str | N
         try:
             one.commit()
         except StoreError as error:
-            if not lasting or kept is None:
+            if not lasting:
                 raise
+            before = f"; all as it was is snapshot {kept[:12]}" if kept else ". The same command again goes on"
             raise StoreError(
                 f"{part.name} was not changed: {error.message}",
-                unchanged=f"{', '.join(lasting)} had been changed already; all as it was is snapshot {kept[:12]}.",
-                hint=f"memkeep restore {kept[:12]} --in-place --confirm={store.system}",
+                unchanged=f"{', '.join(lasting)} had been changed already{before}.",
+                hint=f"memkeep restore {kept[:12]} --in-place --confirm={store.system}" if kept else error.hint,
                 code=error.code,
             ) from error
         lasting.append(part.name)

@@ -8,6 +8,7 @@ import msgspec
 
 from memkeep.config import Config
 from memkeep.engines.merging import Conflict
+from memkeep.engines.rows import Columns
 from memkeep.errors import UsageError, VaultMissingError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Severity, Store, is_url
@@ -18,7 +19,7 @@ from memkeep.ops.scratch import scratch
 from memkeep.records.formats.base import About, Source
 from memkeep.records.record import Record, Relationship
 from memkeep.systems import targets
-from memkeep.systems.target import Target, Wish
+from memkeep.systems.target import Outline, ServedTarget, Target, Wish
 from memkeep.vault.vault import Vault
 
 
@@ -35,7 +36,7 @@ class MigrateResult(msgspec.Struct, frozen=True, kw_only=True):
     relationships: int
     fields: tuple[FieldFate, ...]
     vectors: Vectors
-    merged: MergeResult | None  # None: a dry run into a store that is not there yet, in a server
+    merged: MergeResult
     kept: str | None  # the snapshot of the target as it was
     undo: str | None
     findings: tuple[Finding, ...]
@@ -118,7 +119,7 @@ def move(
     changed: Source = _Changed(source, changes) if changes else source
     found = survey(changed)
     most, model = found.widest
-    wish = Wish(dims=most or dims, model=model)
+    wish = Wish(dims=most or dims, model=model, rehearsal=dry_run)
     task = _Task(changed, found, conflict, named, dry_run, events)
     if aim.store is None and dry_run:
         return _tried(aim, wish, task)
@@ -146,15 +147,17 @@ def _fill(vault: Vault | None, made: destination.Made, to: str, task: _Task) -> 
     """Write into a store that is there, or was made just now; say that it is at `to`."""
     source = task.source
     store = destination.ready(made.store) if made.created or not task.dry_run else made.store
+    lacking = destination.lacking(store)  # in a dry run
+    new = [] if lacking is None else [writing.place(store, *lacking, Columns(names=("id", "record")))]
     into = writing.places(store)
     fitted = Fitted(source, task.found, _sizes(into), _model(store), carries=_carries(into))
     plan = fates(fitted, _room(targets.of_system(store.system), store, into))
-    written = writing.write(vault, store, fitted, conflict=task.conflict, dry_run=task.dry_run, events=task.events)
-    undo = None
+    written = writing.write(
+        vault, store, fitted, conflict=task.conflict, dry_run=task.dry_run, new=new, events=task.events
+    )
+    undo = None if task.dry_run else made.undo
     if written.kept is not None:
         undo = f"memkeep restore {written.kept[:12]} --in-place --confirm={store.system}"
-    elif made.new and not task.dry_run:
-        undo = f"rm -r {shlex.join(map(str, made.new))}"
     return MigrateResult(
         source=task.named,
         from_system=source.about.system,
@@ -171,25 +174,34 @@ def _fill(vault: Vault | None, made: destination.Made, to: str, task: _Task) -> 
         undo=undo,
         findings=(
             *(one for one in written.findings if not (made.created and one.code == "seen_later")),
-            *_findings(source, plan, fitted.vectors, to),
+            *_findings(source, plan, fitted.vectors, store, to),
         ),
     )
 
 
 def _tried(aim: destination.Destination, wish: Wish, task: _Task) -> MigrateResult:
     """Say what would become of records in a store that is not there: one is made in a scratch folder to ask it."""
-    if is_url(aim.place):
-        return _unknown(aim, task)
+    target = targets.of_name(aim.name)
+    if is_url(aim.place) and isinstance(target, ServedTarget):
+        return _outlined(aim, target.outline(aim.place, wish), task)
     with scratch() as folder:
         place = folder / ("new.db" if aim.place.endswith((".db", ".sqlite")) else "new")
         with destination.made(aim._replace(place=str(place)), wish) as made:
+            destination.refuse_taken(made.store, place, aim.place)
             result = _fill(None, made, aim.place, task)
     return msgspec.structs.replace(result, to=aim.place)
 
 
-def _unknown(aim: destination.Destination, task: _Task) -> MigrateResult:
-    """Say of a store in a server only what is to go into it: nothing is made there to be asked."""
-    source = task.source
+def _outlined(aim: destination.Destination, outline: Outline, task: _Task) -> MigrateResult:
+    """Say what would become of records in a table of a server: it is known how it would look.
+
+    Which rows it would refuse is not asked.
+    """
+    source, part = task.source, outline.part
+    store = Store(system=aim.system, path=aim.place, root="", parts=(part,), records=0)
+    into = [writing.place(store, part, part.maps[0], outline.columns)]
+    fitted = Fitted(source, task.found, _sizes(into), None, carries=_carries(into))
+    plan = fates(fitted, _room(targets.of_system(store.system), store, into))
     return MigrateResult(
         source=task.named,
         from_system=source.about.system,
@@ -199,12 +211,12 @@ def _unknown(aim: destination.Destination, task: _Task) -> MigrateResult:
         dry_run=True,
         records=source.about.records,
         relationships=source.about.relationships,
-        fields=(),
-        vectors=Vectors(kept=0, left=0),
-        merged=None,
+        fields=tuple(plan),
+        vectors=fitted.vectors,
+        merged=writing.rehearsed(store, fitted, into, conflict=task.conflict),
         kept=None,
         undo=None,
-        findings=tuple(_findings(source, (), Vectors(kept=0, left=0), aim.place)),
+        findings=tuple(_findings(source, plan, fitted.vectors, store, aim.place)),
     )
 
 
@@ -263,7 +275,7 @@ def _model(store: Store) -> str | None:
     return said.get("model") if isinstance(said, dict) else None
 
 
-def _findings(source: Source, plan: Sequence[FieldFate], vectors: Vectors, to: str) -> Iterator[Finding]:
+def _findings(source: Source, plan: Sequence[FieldFate], vectors: Vectors, store: Store, to: str) -> Iterator[Finding]:
     yield from source.about.unread
     for sentence in source.about.omitted:
         yield Finding(code="not_migrated", severity=Severity.WARNING, message=sentence)
@@ -275,6 +287,13 @@ def _findings(source: Source, plan: Sequence[FieldFate], vectors: Vectors, to: s
             severity=Severity.WARNING,
             message=f"the target has no place for {named}: they do not go along",
             mend="a snapshot of the source keeps them: memkeep backup",
+        )
+    if vectors.stretched and any(part.engine == "qdrant" and part.maps for part in store.parts):
+        yield Finding(
+            code="vectors_normalised",
+            severity=Severity.INFO,
+            message="not all vectors are of length one: Qdrant keeps where they point, not how far, which changes "
+            "nothing of what is found",
         )
     if vectors.left:
         yield Finding(

@@ -5,7 +5,7 @@ row that it would become; so a second run changes nothing.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Part, Store, TableMap
 from memkeep.ops.fates import Fitted
 from memkeep.ops.in_server import park
-from memkeep.ops.merged import MergeResult, commit_all, refuse_conflicts, summed
+from memkeep.ops.merged import MergeResult, TableMerge, commit_all, refuse_conflicts, summed
 from memkeep.ops.scratch import scratch
 from memkeep.records.groups import short_digest
 from memkeep.records.plain import to_plain
@@ -27,7 +27,7 @@ from memkeep.records.record import Portable, Record, Relationship
 from memkeep.records.shape import WHOLE, Mapper, Row, With
 from memkeep.records.wire import plain_json
 from memkeep.systems import shapes, targets
-from memkeep.systems.target import Target
+from memkeep.systems.target import JoiningTarget, Target
 from memkeep.vault.vault import Vault
 
 _BATCH = 256
@@ -61,11 +61,38 @@ def places(store: Store) -> list[Place]:
             for map_ in part.maps:
                 columns = made.columns(part, map_.table)
                 if columns is not None:
-                    # An empty collection's map does not tell all of them.
-                    vectors = tuple(dict.fromkeys((*map_.vectors, *columns.vectors)))
-                    known = msgspec.structs.replace(map_, vectors=vectors)
-                    found.append(Place(part, known, shapes.mapper(store.system, known), columns))
+                    found.append(place(store, part, map_, columns))
     return sorted(found, key=lambda one: (not one.map.primary, one.part.name))
+
+
+def place(store: Store, part: Part, map_: TableMap, columns: Columns) -> Place:
+    """Return a table with what turns records into its rows."""
+    # An empty collection's map does not tell all vectors.
+    known = msgspec.structs.replace(map_, vectors=tuple(dict.fromkeys((*map_.vectors, *columns.vectors))))
+    return Place(part, known, shapes.mapper(store.system, known), columns)
+
+
+def rehearsed(store: Store, source: Fitted, into: list[Place], *, conflict: Conflict) -> MergeResult:
+    """Return what `write` would say of empty tables that are not there yet, and that would refuse nothing."""
+    tables = list(_counted(_Layer(targets.of_system(store.system), source, into), into))
+    return MergeResult(
+        conflict=conflict,
+        user=None,
+        inserted=sum(one.inserted for one in tables),
+        updated=0,
+        skipped=0,
+        same=0,
+        failed=(),
+        tables=tuple(tables),
+    )
+
+
+def _counted(layer: "_Layer", into: Iterable[Place]) -> Iterator[TableMerge]:
+    """Yield how many rows go into empty tables."""
+    for one in into:
+        key = one.map.unique or (one.map.id,)
+        found = {tuple(row.get(column) for column in key) for batch in layer.rows(one)() for row in batch}
+        yield TableMerge(part=one.part.name, table=one.map.table, inserted=len(found), updated=0, skipped=0, same=0)
 
 
 def vector_names(place: Place) -> dict[str, int]:
@@ -82,9 +109,12 @@ def write(
     *,
     conflict: Conflict,
     dry_run: bool,
+    new: Sequence[Place] = (),
     events: Events = SILENT,
 ) -> Written:
     """Write the records of a source into a live store.
+
+    `new` are tables that a real run makes first; a dry run counts what would go into them.
 
     Raises `RefusedError` (`conflicts`), `UsageError` for a store that takes none, and `StoreError`; then nothing has
     changed.
@@ -110,6 +140,9 @@ def write(
         if not dry_run:
             commit_all(done, store, kept)
         result, findings = summed(done, conflict=conflict, user=None, mend=_MEND)
+        more = [one for one in _counted(layer, new) if one.inserted] if dry_run else []
+        inserted = result.inserted + sum(one.inserted for one in more)
+        result = msgspec.structs.replace(result, inserted=inserted, tables=(*result.tables, *more))
     return Written(result=result, findings=tuple(findings), kept=kept)
 
 
@@ -123,6 +156,7 @@ class _Layer:
         self._placed = {name for one in into for name in vector_names(one)}
         self._system = system = self._primary[0].mapper.system
         self._source = source
+        self._along = {one for theirs, one, primary in source.kinds if theirs == system and not primary}
         self._joined: dict[str, list[Relationship]] = {}  # of a target without a table for them, by where they begin
         if not any(one.mapper.shape.kind == "relationship" for one in into):
             for made in source.relationships():
@@ -138,7 +172,8 @@ class _Layer:
         if kind == "relationship":
             for joined in self._source.relationships():
                 if joined.collection == place.map.collection or joined.system != self._system:
-                    yield self._row(place, self._moved_relationship(joined))
+                    row = self._row(place, self._moved_relationship(joined))
+                    yield row if joined.system == self._system else place.mapper.carry(row, joined)
             return
         beside = not place.map.primary and kind == "record"
         if not (self._has_carried() if kind == "carried" else not beside or self._has_beside(place)):
@@ -155,7 +190,9 @@ class _Layer:
     def _has_beside(self, place: Place) -> bool:
         """Say whether any record may have rows in a collection beside the memories."""
         return any(
-            primary if system != self._system else collection == place.map.collection
+            collection == place.map.collection
+            if system == self._system and not primary
+            else primary and (system != self._system or place.map.collection not in self._along)
             for system, collection, primary in self._source.kinds
         )
 
@@ -182,10 +219,10 @@ class _Layer:
 
     def _beside(self, place: Place, made: Record, seen: set[object]) -> Iterator[Row]:
         """Yield rows of a collection beside the memories: our own records of it, and what others' records need."""
-        if made.system == self._system:
-            if made.collection == place.map.collection:
-                yield self._row(place, made)
-        elif made.primary:
+        ours = made.system == self._system
+        if ours and made.collection == place.map.collection:
+            yield self._row(place, made)
+        elif made.primary and not (ours and place.map.collection in self._along):
             for collection, row in self._target.beside(made, {}):
                 key = tuple(row[column] for column in (place.map.unique or (place.map.id,)) if column in row)
                 if collection == place.map.collection and key not in seen:
@@ -215,6 +252,8 @@ class _Layer:
             row = self._target.complete(made, row, place.map)
             if place.mapper.shape.kind == "record":
                 row = place.mapper.carry(row, made, self._with(made))
+        elif isinstance(self._target, JoiningTarget):
+            row = self._target.complete_joined(row, place.map)
         return row
 
     def _with(self, made: Record) -> With:

@@ -55,7 +55,10 @@ class ServerSystem(System, Protocol):
     """A product whose store may lie in a server as a whole."""
 
     def detect_url(self, look: Look, url: str, places: Places) -> list[Store]:
-        """Return the stores of this system that a server has at a URL without secrets; [] when it has none."""
+        """Return the stores of this system that a server has at a URL without secrets; [] when it has none.
+
+        The URL of a database may name the tables that count: see `servers`.
+        """
         ...
 
 

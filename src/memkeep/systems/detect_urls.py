@@ -21,12 +21,12 @@ def stores_at(
     said, url = servers.told(text)
     name, settings = settings_of(url, config)
     remember_login(url, config)
-    bare, only = servers.without_tables(url)
+    _, only = servers.without_tables(url)
     wanted = said or settings.system or (custom.name if settings.parts or only else "")
     if wanted and wanted not in names:
         raise StoreError(f"there is no system called {wanted!r}: {', '.join(names)}", hint="memkeep discover --help")
     for system in systems if wanted != custom.name else ():
-        if wanted in ("", system.name) and (stores := system.detect_url(look, bare, places)):
+        if wanted in ("", system.name) and (stores := system.detect_url(look, url, places)):
             return stores
     if wanted in ("", custom.name):
         store = custom.keep_url(look, url, settings, f"[stores.{name}] in {config.file}" if name else "")

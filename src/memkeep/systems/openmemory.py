@@ -68,6 +68,7 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
 
 def detect_url(look: Look, url: str, places: Places) -> list[Store]:  # noqa: ARG001 - the contract's signature
     """Return the store whose tables a Postgres has: without its vectors, which it does not know."""
+    url, _ = servers.without_tables(url)
     if not url.startswith("postgresql:") or not any(
         table.name.endswith(f".{MEMORIES}") for table in look.server(url).tables
     ):

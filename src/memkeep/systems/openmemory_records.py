@@ -21,7 +21,8 @@ _LIKE = "2026-01-02 03:04:05.000000"
 def shape(map_: TableMap) -> Shape:
     """Return how the rows of a table, or the points, are records. A time always has a fraction."""
     if map_.collection.startswith(POINTS):
-        return Shape(kind="vectors", of=MEMORIES, fields=map_.fields, times=map_.times, free="")
+        before = map_.fields["text"].removesuffix("data")
+        return Shape(kind="vectors", of=MEMORIES, fields=map_.fields, times=map_.times, free=before)
     fields = {field: column for field, column in map_.fields.items() if field != "user"}
     if map_.collection == MEMORIES:
         return Shape(

@@ -1,13 +1,15 @@
 """The contract of a target: how records of any product become rows of one, and how an empty store of it is made."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from memkeep.engines.rows import Columns
 from memkeep.errors import UsageError
-from memkeep.model import Store, TableMap, Value
+from memkeep.model import Part, Store, TableMap, Value
 from memkeep.records.record import Record
 from memkeep.records.shape import Row
 from memkeep.systems.base import Known
+from memkeep.systems.making import Making
 
 
 class Wish(Value, kw_only=True):
@@ -15,11 +17,12 @@ class Wish(Value, kw_only=True):
 
     dims: int | None = None  # of the vectors; None: no record has one
     model: str | None = None
+    rehearsal: bool = False  # nothing is made outside of the folder that is given
 
 
 def is_valid(made: Record) -> bool:
     """Say whether a record is one that its product would recall: not superseded, archived or deleted."""
-    return made.status not in {"superseded", "archived", "deleted"}
+    return made.status not in {"superseded", "archived", "deleted", "paused"}
 
 
 def no_size(name: str) -> UsageError:
@@ -52,12 +55,50 @@ class Target(Protocol):
         ...
 
     def beside(self, made: Record, known: Known) -> Iterable[tuple[str, Row]]:
-        """Yield what such a record needs in other collections, by their name: its user, its categories."""
+        """Yield what a record needs in other collections, by their name: its user, its categories.
+
+        A record of the product itself needs it where those that it had did not come along.
+        """
         ...
 
-    def create(self, name: str, place: str, wish: Wish) -> Store:
+    def create(self, name: str, place: str, wish: Wish, making: Making) -> Store:
         """Make an empty store as the product makes it, at a path or URL where nothing is, and return it.
 
-        Raises `RefusedError` (`target_exists`) and `StoreError`.
+        What is made is noted in `making`. Raises `RefusedError` (`target_exists`) and `StoreError`.
+        """
+        ...
+
+
+class Outline(NamedTuple):
+    """A table of a server as it would be made."""
+
+    part: Part
+    columns: Columns
+    there: bool  # it is there already, and empty
+
+
+@runtime_checkable
+class JoiningTarget(Protocol):
+    """A product that has a table for relationships."""
+
+    def complete_joined(self, row: Row, map_: TableMap) -> Row:
+        """Return a new row of a relationship from elsewhere with all that the product needs in it."""
+        ...
+
+
+@runtime_checkable
+class ServedTarget(Protocol):
+    """A product whose store may lie in a server as a whole."""
+
+    schemes: tuple[str, ...]
+
+    def settled(self, url: str) -> str:
+        """Return a URL with the name of the collection or table that the product uses, where a URL needs one."""
+        ...
+
+    def outline(self, place: str, wish: Wish) -> Outline:
+        """Return what `create` would make at a URL; nothing is made.
+
+        Raises `RefusedError` (`target_exists`), and `StoreError` when the server can't be asked.
         """
         ...

@@ -13,6 +13,7 @@ from memkeep.records.shape import SIDE_TABLE, Row
 from memkeep.systems import openclaw_hybrid
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
+from memkeep.systems.making import Making
 from memkeep.systems.target import Wish, is_valid
 
 name = openclaw_hybrid.name
@@ -81,7 +82,7 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
         repeated = {"text": made.text, "why": "", "importance": 0.5, "category": made.category or "other"}
         return repeated | row | {"createdAt": float(row.get("createdAt") or 0)}
     if map_.collection != "facts":
-        return row | {"created_at": row.get("created_at") or 0}
+        return row
     kind = next((kind for kind in _SCOPES if getattr(made, kind)), None)
     owner = {"scope": kind or "global"} | ({"scope_target": getattr(made, kind)} if kind else {})
     plain = " ".join(made.text.split()).lower()
@@ -91,12 +92,17 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
     return usual | filled | superseded | row | owner | {"created_at": int(row.get("created_at") or 0)}
 
 
+def complete_joined(row: Row, map_: TableMap) -> Row:  # noqa: ARG001 - the contract's signature
+    """Give a link its time."""
+    return row | {"created_at": row.get("created_at") or 0}
+
+
 def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: ARG001 - the contract's signature
     """Yield nothing: a fact stands alone."""
     return ()
 
 
-def create(name: str, place: str, wish: Wish) -> Store:  # noqa: ARG001 - the contract's signature
+def create(name: str, place: str, wish: Wish, making: Making) -> Store:  # noqa: ARG001 - the contract's signature
     """Make a folder with `facts.db` and, where records have vectors, the table of LanceDB."""
     folder = Path(place)
     if (folder / "lancedb").exists():
@@ -108,11 +114,13 @@ def create(name: str, place: str, wish: Wish) -> Store:  # noqa: ARG001 - the co
     if model:
         values = ", ".join(_literal(text) for text in (provider or "unknown", model))
         schema += f"INSERT INTO embedding_meta VALUES (1, {values}, 0);\n"  # noqa: S608 - quoted
-    sqlite_new.create(folder / "facts.db", schema, wal=True)
+    with making.path(folder / "facts.db"):
+        sqlite_new.create(folder / "facts.db", schema, wal=True)
     if wish.dims:
         columns: dict[str, str | int] = {"id": "string", "text": "string", "why": "string", "vector": wish.dims}
         columns |= {"importance": "double", "category": "string", "createdAt": "double"}
-        lance_new.create(folder / "lancedb" / "memories.lance", columns)
+        with making.path(folder / "lancedb" / "memories.lance"):
+            lance_new.create(folder / "lancedb" / "memories.lance", columns)
     return discover([folder])[0]
 
 

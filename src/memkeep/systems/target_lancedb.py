@@ -12,6 +12,7 @@ from memkeep.records.shape import Row
 from memkeep.systems import openclaw_lancedb
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
+from memkeep.systems.making import Making
 from memkeep.systems.openclaw_lancedb import LEGACY, PRO
 from memkeep.systems.target import Wish, is_valid, no_size
 
@@ -89,7 +90,7 @@ def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: AR
     return ()
 
 
-def create(name: str, place: str, wish: Wish) -> Store:
+def create(name: str, place: str, wish: Wish, making: Making) -> Store:
     """Make an empty table: pro's, unless the legacy product is named."""
     if wish.dims is None:
         raise no_size(name)
@@ -97,5 +98,6 @@ def create(name: str, place: str, wish: Wish) -> Store:
         column: wish.dims if column == "vector" else "double" if column in _NUMBERS else "string"
         for column in (_LEGACY_COLUMNS if name == LEGACY else _PRO_COLUMNS)
     }
-    lance_new.create(Path(place) / "memories.lance", columns)
+    with making.path(Path(place) / "memories.lance"):
+        lance_new.create(Path(place) / "memories.lance", columns)
     return discover([place])[0]

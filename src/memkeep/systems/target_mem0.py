@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from memkeep.engines import postgres_new, qdrant_new, sqlite_new
+from memkeep.engines.rows import Columns
 from memkeep.model import Part, Role, Store, TableMap, is_url
 from memkeep.records.ids import as_uuid
 from memkeep.records.record import Record
@@ -15,10 +16,12 @@ from memkeep.records.shape import Row
 from memkeep.systems import mem0, servers
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
-from memkeep.systems.target import Wish, is_valid, no_size
+from memkeep.systems.making import Making
+from memkeep.systems.target import Outline, Wish, is_valid, no_size
 
 name = mem0.name
 names: tuple[str, ...] = (mem0.name,)
+schemes: tuple[str, ...] = ("postgresql", "qdrant", "qdrants")
 
 COLLECTION = "mem0"
 TABLE = "memories"  # of the self-hosted server (POSTGRES_COLLECTION_NAME)
@@ -61,17 +64,22 @@ def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: AR
     return ()
 
 
-def create(name: str, place: str, wish: Wish) -> Store:
+def create(name: str, place: str, wish: Wish, making: Making) -> Store:  # noqa: ARG001 - the contract's signature
     """Make an empty collection or table; beside a folder's points `history.db`."""
-    if wish.dims is None:
-        raise no_size(name)
+    dims = _dims(wish)
+    settings = mem0.collection_settings(dims)
     if is_url(place):
-        part = _in_server(place, wish.dims)
-        return Store(system=mem0.name, path=part.path, root="", parts=(part,), records=0)
+        made = outline(place, wish)
+        if made.part.engine == "postgres":
+            making.table(made.part.path, made.part.include[0], dims, there=made.there)
+        else:
+            making.collection(made.part.path, settings, there=made.there)
+        return Store(system=mem0.name, path=place, root="", parts=(made.part,), records=0)
     folder = Path(place).expanduser().absolute()
-    sqlite_new.create(folder / "history.db", _HISTORY)
-    settings = mem0.collection_settings(wish.dims)
-    qdrant_new.create_local(folder / "qdrant", COLLECTION, settings)
+    with making.path(folder / "history.db"):
+        sqlite_new.create(folder / "history.db", _HISTORY)
+    with making.path(folder / "qdrant"):
+        qdrant_new.create_local(folder / "qdrant", COLLECTION, settings)
     store = discover([folder])[0]
     parts = tuple(
         msgspec.structs.replace(part, maps=(_map(COLLECTION, "", "vector"),)) if part.engine == "qdrant-local" else part
@@ -80,17 +88,33 @@ def create(name: str, place: str, wish: Wish) -> Store:
     return msgspec.structs.replace(store, parts=parts, records=0)
 
 
-def _in_server(url: str, dims: int) -> Part:
-    bare, only = servers.without_tables(url)
+def settled(url: str) -> str:
+    """Return a URL of Qdrant with mem0's usual collection where it names none."""
+    pieces = urlsplit(url)
+    return url if pieces.scheme.startswith("postgres") or pieces.path.strip("/") else f"{url.rstrip('/')}/{COLLECTION}"
+
+
+def outline(place: str, wish: Wish) -> Outline:
+    """Return the table, that of the self-hosted server unless another is named, or the collection."""
+    dims = _dims(wish)
+    bare, only = servers.without_tables(settled(place))
     if urlsplit(bare).scheme.startswith("postgres"):
         table = next(iter(only), f"public.{TABLE}")
-        postgres_new.create_vectors(bare, table, dims)
         maps = (_map(table, "payload.", "vector"),)
-        return Part(name="postgres", engine="postgres", role=Role.CANONICAL, path=bare, include=(table,), maps=maps)
-    name = unquote(urlsplit(bare).path.strip("/").rpartition("/")[2]) or COLLECTION
+        part = Part(name="postgres", engine="postgres", role=Role.CANONICAL, path=bare, include=(table,), maps=maps)
+        columns = Columns(names=("id", "vector", "payload"), vectors={"vector": dims})
+        return Outline(part, columns, there=postgres_new.is_there(bare, table))
+    name = unquote(urlsplit(bare).path.strip("/").rpartition("/")[2])
     part = servers.collection(bare, "qdrant", name)
-    qdrant_new.create(part.path, mem0.collection_settings(dims))
-    return Part(name=part.name, engine="qdrant", role=Role.CANONICAL, path=part.path, maps=(_map(name, "", "vector"),))
+    part = msgspec.structs.replace(part, maps=(_map(name, "", "vector"),))
+    vectors = {"vector": dims, "vector.bm25": 0}
+    return Outline(part, Columns(names=("id", *vectors), vectors=vectors), there=qdrant_new.is_there(part.path))
+
+
+def _dims(wish: Wish) -> int:
+    if wish.dims is None:
+        raise no_size(name)
+    return wish.dims
 
 
 def _map(table: str, before: str, vector: str) -> TableMap:

@@ -12,6 +12,7 @@ from memkeep.records.shape import SIDE_TABLE, Row
 from memkeep.systems import oc_memory
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
+from memkeep.systems.making import Making
 from memkeep.systems.target import Wish, is_valid
 
 name = oc_memory.name
@@ -64,7 +65,8 @@ def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: AR
     return ()
 
 
-def create(name: str, place: str, wish: Wish) -> Store:  # noqa: ARG001 - the contract's signature
+def create(name: str, place: str, wish: Wish, making: Making) -> Store:  # noqa: ARG001 - the contract's signature
     """Make an empty database."""
-    sqlite_new.create(Path(place), _SCHEMA + sqlite_new.side_table(SIDE_TABLE))
+    with making.path(Path(place)):
+        sqlite_new.create(Path(place), _SCHEMA + sqlite_new.side_table(SIDE_TABLE))
     return discover([place])[0]

@@ -5,18 +5,21 @@ in the folder says where its Qdrant is, which is then used.
 """
 
 import hashlib
+import os
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from memkeep.engines import qdrant_new, sqlite_new
-from memkeep.model import Store, TableMap
+from memkeep.engines import postgres_new, qdrant_new, sqlite_new
+from memkeep.model import Part, Store, TableMap
 from memkeep.records.ids import as_uuid
 from memkeep.records.record import Record
 from memkeep.records.shape import Row
-from memkeep.systems import mem0, openmemory
+from memkeep.systems import mem0, openmemory, openmemory_servers
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
+from memkeep.systems.look import Look
+from memkeep.systems.making import Making
 from memkeep.systems.openmemory_maps import MEMORIES, POINTS
 from memkeep.systems.openmemory_schema import SCHEMA
 from memkeep.systems.target import Wish
@@ -51,17 +54,19 @@ def identity(system: str, identity: str) -> str:
 def complete(made: Record, row: Row, map_: TableMap) -> Row:
     """Give a memory its user and app; a point what mem0 writes into it. Memories that are gone have no point."""
     if map_.collection.startswith(POINTS):
+        before = map_.fields["text"].removesuffix("data")
         text = made.text.encode("utf-8", "surrogatepass")
         known = {key: value for key, value in row.items() if key.startswith("vector") or key == "bm25"}
-        point = {
-            "id": str(uuid.UUID(str(row["id"]))),
+        payload = {
             "data": made.text,
             "hash": hashlib.md5(text, usedforsecurity=False).hexdigest(),
             "user_id": made.user or _USER,
             "source_app": "openmemory",
             "mcp_client": made.agent or _APP,
         }
-        return point | {key: row[key] for key in ("created_at", "updated_at") if row.get(key)} | known
+        times = {key: row[key] for name in ("created_at", "updated_at") if row.get(key := f"{before}{name}")}
+        point = {f"{before}{key}": value for key, value in payload.items()}
+        return {"id": str(uuid.UUID(str(row["id"])))} | point | times | known
     if map_.collection != MEMORIES:
         return row
     user = _user_id(made)
@@ -78,32 +83,47 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
 
 
 def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: ARG001 - the contract's signature
-    """Yield the user, the app and the categories of a memory."""
-    owner, app, user = made.user or _USER, made.agent or _APP, _user_id(made)
+    """Yield the user, the app and the categories of a memory, by the ids that it has for them if it is our own."""
+    owner, app = made.user or _USER, made.agent or _APP
+    own = made.metadata if made.system == name else {}
+    user = str(own.get("user_id") or _user_id(made))
+    app_id = str(own.get("app_id") or _app_id(user, app))
     times = {"created_at": _TIME, "updated_at": _TIME}
     yield "users", {"id": user, "user_id": owner, "name": owner, "metadata": "{}", **times}
-    app_row = {"id": _app_id(user, app), "owner_id": user, "name": app, "metadata": "{}", "is_active": 1}
+    app_row = {"id": app_id, "owner_id": user, "name": app, "metadata": "{}", "is_active": 1}
     yield "apps", app_row | times
     for tag in made.tags:
         category = identity("category", tag)
         yield "categories", {"id": category, "name": tag, "description": f"Category: {tag}", **times}
-        yield "memory_categories", {"memory_id": identity(made.system, made.id), "category_id": category}
+        memory = made.id if made.system == name else identity(made.system, made.id)
+        yield "memory_categories", {"memory_id": memory, "category_id": category}
 
 
-def create(name: str, place: str, wish: Wish) -> Store:  # noqa: ARG001 - the contract's signature
+def create(name: str, place: str, wish: Wish, making: Making) -> Store:  # noqa: ARG001 - the contract's signature
     """Make an empty database, and a collection for the points where records have vectors."""
     folder = Path(place).expanduser().absolute()
-    sqlite_new.create(folder / "api" / "openmemory.db", SCHEMA)
-    store = discover([folder])[0]
-    served = [part for part in store.parts if part.engine == "qdrant"]
+    with making.path(folder / "api" / "openmemory.db"):
+        sqlite_new.create(folder / "api" / "openmemory.db", SCHEMA)
     if wish.dims is None:
-        return store
+        return discover([folder])[0]
     settings = mem0.collection_settings(wish.dims)
-    for part in served[:1]:
-        qdrant_new.create(part.path, settings)
-    if not served:
-        qdrant_new.create_local(folder / _LOCAL, _COLLECTION, settings)
+    served = None if wish.rehearsal else _served(folder)
+    if served is not None and served.engine == "qdrant":
+        making.collection(served.path, settings, there=qdrant_new.is_there(served.path))
+    elif served is not None:
+        table = served.include[0]
+        making.table(served.path, table, wish.dims, there=postgres_new.is_there(served.path, table))
+    else:
+        with making.path(folder / _LOCAL):
+            qdrant_new.create_local(folder / _LOCAL, _COLLECTION, settings)
     return discover([folder])[0]
+
+
+def _served(folder: Path) -> Part | None:
+    """Return the collection, or the table of pgvector, in which the settings say that the points are to lie."""
+    told = openmemory_servers.said(folder, folder / "api", os.environ, None)
+    parts = openmemory_servers.vectors(Look(()), told, memories=None, local=True).parts
+    return next((part for part in parts if part.engine in {"qdrant", "postgres"}), None)
 
 
 def _user_id(made: Record) -> str:

@@ -62,6 +62,7 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
 
 def detect_url(look: Look, url: str, places: Places) -> list[Store]:  # noqa: ARG001 - the contract's signature
     """Return the store that a database holds: the memories alone, since it does not know the relationships."""
+    url, _ = servers.without_tables(url)
     if not url.startswith("postgresql:") or not _tables(look, url):
         return []
     memories = _memories(look, url, [])

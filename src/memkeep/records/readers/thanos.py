@@ -57,6 +57,7 @@ RELATIONSHIPS = Mapper(
         },
         times=_TIMES,
         inner="metadata",
+        free="metadata.",
         like="2026-01-02T03:04:05",
     ),
     name,
