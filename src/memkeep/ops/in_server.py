@@ -99,7 +99,9 @@ def park(vault: Vault, live: Store | None, events: Events, *, served: Collection
     if lost := [one for one in report.omitted if one.part in memory]:
         raise RefusedError(
             f"what is in {lost[0].part} could not be kept before it is changed: {lost[0].reason}",
-            hint="memkeep backup",
+            hint="memkeep backup"
+            if vault.config.encrypted
+            else "memkeep init --vault OTHER   # encrypted, it keeps all",
             code="not_parked",
         )
     return report.id

@@ -335,6 +335,23 @@ def _read(source: RecordSource, system: str, parts: Sequence[tuple[Part, Opened]
     source.take(tables, shapes.refine(system, known), omitted)
 
 
+def known(store: Store) -> dict[str, list[Row]]:
+    """Return the rows of the collections of a live store that tell something of its records: users, categories."""
+    wanted = shapes.lookups(store.system)
+    parts = [part for part in store.parts if any(map_.collection in wanted for map_ in part.maps)]
+    if not parts:
+        return {}
+    with scratch() as folder, freeze(store, parts, folder) as moment:
+        return {
+            map_.collection: [
+                row for batch in _rows(_Table(held.opened, shapes.mapper(store.system, map_))) for row in batch
+            ]
+            for held in moment.held
+            for map_ in held.part.maps
+            if map_.collection in wanted
+        }
+
+
 def _mapper(system: str, part: Part, map_: TableMap) -> Mapper:
     made = shapes.mapper(system, map_)
     if part.engine == "sqlite" and map_.primary:  # of what lies beside, a default is as good as NULL

@@ -7,7 +7,7 @@ row that it would become; so a second run changes nothing.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from memkeep.model import Finding, Part, Store, TableMap
 from memkeep.ops.fates import Fitted
 from memkeep.ops.in_server import park
 from memkeep.ops.merged import MergeResult, TableMerge, commit_all, refuse_conflicts, summed
+from memkeep.ops.records import known
 from memkeep.ops.scratch import scratch
 from memkeep.records.groups import short_digest
 from memkeep.records.plain import to_plain
@@ -27,8 +28,12 @@ from memkeep.records.record import Portable, Record, Relationship
 from memkeep.records.shape import WHOLE, Mapper, Row, With
 from memkeep.records.wire import plain_json
 from memkeep.systems import shapes, targets
-from memkeep.systems.target import JoiningTarget, Target
+from memkeep.systems.base import Known
+from memkeep.systems.target import JoiningTarget, NamingTarget, Target
 from memkeep.vault.vault import Vault
+
+if TYPE_CHECKING:
+    from memkeep.systems.openmemory_names import Names
 
 _BATCH = 256
 _EPOCH = "1970-01-01T00:00:00+00:00"
@@ -68,13 +73,13 @@ def places(store: Store) -> list[Place]:
 def place(store: Store, part: Part, map_: TableMap, columns: Columns) -> Place:
     """Return a table with what turns records into its rows."""
     # An empty collection's map does not tell all vectors.
-    known = msgspec.structs.replace(map_, vectors=tuple(dict.fromkeys((*map_.vectors, *columns.vectors))))
-    return Place(part, known, shapes.mapper(store.system, known), columns)
+    whole = msgspec.structs.replace(map_, vectors=tuple(dict.fromkeys((*map_.vectors, *columns.vectors))))
+    return Place(part, whole, shapes.mapper(store.system, whole), columns)
 
 
 def rehearsed(store: Store, source: Fitted, into: list[Place], *, conflict: Conflict) -> MergeResult:
     """Return what `write` would say of empty tables that are not there yet, and that would refuse nothing."""
-    tables = list(_counted(_Layer(targets.of_system(store.system), source, into), into))
+    tables = list(_counted(_Layer(targets.of_system(store.system), source, into, {}), into))
     return MergeResult(
         conflict=conflict,
         user=None,
@@ -125,7 +130,7 @@ def write(
         raise StoreError(
             f"{store.path} has no table that memories could go into", hint=f"memkeep discover {store.path}"
         )
-    layer = _Layer(target, source, into)
+    layer = _Layer(target, source, into, known(store) if isinstance(target, NamingTarget) else {})
     kept = park(vault, store, events) if vault is not None and not dry_run else None
     wanted = Wanted(conflict=conflict)
     with scratch() as folder, ExitStack() as stack:
@@ -149,7 +154,7 @@ def write(
 class _Layer:
     """Lays out records as the rows of each table."""
 
-    def __init__(self, target: Target, source: Fitted, into: list[Place]) -> None:
+    def __init__(self, target: Target, source: Fitted, into: list[Place], there: Known) -> None:
         self._target = target
         self._primary = [one for one in into if one.map.primary and one.mapper.shape.kind == "record"]
         self._collections = {one.map.collection for one in into}
@@ -162,6 +167,11 @@ class _Layer:
             for made in source.relationships():
                 if made.system != system:
                     self._joined.setdefault(made.source, []).append(made)
+
+        self._names: Names | None = None
+        if isinstance(target, NamingTarget):
+            ours = (made for made in source.records() if not made.primary and made.system == system)
+            self._names = target.names_there(there, ours)
 
     def rows(self, place: Place) -> Rows:
         """Return what gives the rows of a table."""
@@ -185,7 +195,8 @@ class _Layer:
             elif kind == "carried":
                 yield from self._carried(place, made)
             elif self._belongs(place, made) and self._may_be_found(made):
-                yield place.mapper.gathered(self._row(place, made))
+                for row in self._settled(place, made, self._row(place, made)):
+                    yield place.mapper.gathered(row)
 
     def _has_beside(self, place: Place) -> bool:
         """Say whether any record may have rows in a collection beside the memories."""
@@ -221,13 +232,20 @@ class _Layer:
         """Yield rows of a collection beside the memories: our own records of it, and what others' records need."""
         ours = made.system == self._system
         if ours and made.collection == place.map.collection:
-            yield self._row(place, made)
+            yield from self._settled(place, made, self._row(place, made))
         elif made.primary and not (ours and place.map.collection in self._along):
             for collection, row in self._target.beside(made, {}):
                 key = tuple(row[column] for column in (place.map.unique or (place.map.id,)) if column in row)
                 if collection == place.map.collection and key not in seen:
                     seen.add(key)
-                    yield row
+                    yield from self._settled(place, made, row)
+
+    def _settled(self, place: Place, made: Record, row: Row) -> Iterator[Row]:
+        """Yield a row with the ids that the store has for what it refers to; nothing for what is there already."""
+        if self._names is None or not isinstance(self._target, NamingTarget):
+            yield row
+        elif (there := self._target.settled(made, place.map, row, self._names)) is not None:
+            yield there
 
     def _named(self, made: Portable, identity: str | None) -> str | None:
         return None if identity is None else self._target.identity(made.system, identity)

@@ -10,6 +10,7 @@ from memkeep.records.record import Record
 from memkeep.records.shape import Row
 from memkeep.systems.base import Known
 from memkeep.systems.making import Making
+from memkeep.systems.openmemory_names import Names
 
 
 class Wish(Value, kw_only=True):
@@ -75,6 +76,19 @@ class Outline(NamedTuple):
     part: Part
     columns: Columns
     there: bool  # it is there already, and empty
+
+
+@runtime_checkable
+class NamingTarget(Protocol):
+    """A product whose records refer to others by ids that a store has given them: to users, to categories."""
+
+    def names_there(self, known: Known, coming: Iterable[Record]) -> Names:
+        """Return what a store calls those that records come with; `coming` are the product's own that do."""
+        ...
+
+    def settled(self, made: Record, map_: TableMap, row: Row, names: Names) -> Row | None:
+        """Return a row of a record with the ids that are there; None for what is there already."""
+        ...
 
 
 @runtime_checkable

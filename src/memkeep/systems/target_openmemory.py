@@ -21,6 +21,7 @@ from memkeep.systems.detect import discover
 from memkeep.systems.look import Look
 from memkeep.systems.making import Making
 from memkeep.systems.openmemory_maps import MEMORIES, POINTS
+from memkeep.systems.openmemory_names import Names
 from memkeep.systems.openmemory_schema import SCHEMA
 from memkeep.systems.target import Wish
 
@@ -97,6 +98,31 @@ def beside(made: Record, known: Known) -> Iterable[tuple[str, Row]]:  # noqa: AR
         yield "categories", {"id": category, "name": tag, "description": f"Category: {tag}", **times}
         memory = made.id if made.system == name else identity(made.system, made.id)
         yield "memory_categories", {"memory_id": memory, "category_id": category}
+
+
+def names_there(known: Known, coming: Iterable[Record]) -> Names:
+    """Return what the store calls the users, apps and categories that records come with."""
+    names = Names(known, coming)
+    for user in known.get("users", ()):
+        owner = str(user.get("user_id"))
+        would_be = identity("user", owner)
+        names.settle((owner, would_be), ("", ""))
+        for app in known.get("apps", ()):
+            title = str(app.get("name"))
+            names.settle((owner, would_be), (title, _app_id(would_be, title)))
+    for category in known.get("categories", ()):
+        names.row("categories", {"id": identity("category", str(category.get("name"))), "name": category.get("name")})
+    return names
+
+
+def settled(made: Record, map_: TableMap, row: Row, names: Names) -> Row | None:
+    """Return a row of a record with the ids that are there; None for what is there already."""
+    if map_.collection.startswith(POINTS):
+        return row
+    if map_.collection == MEMORIES:
+        owner, app = made.user or _USER, made.agent or _APP
+        names.settle((owner, str(row.get("user_id"))), (app, str(row.get("app_id"))))
+    return names.row(map_.collection, row)
 
 
 def create(name: str, place: str, wish: Wish, making: Making) -> Store:  # noqa: ARG001 - the contract's signature
