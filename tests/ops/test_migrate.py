@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import memkeep
-from memkeep.errors import RefusedError, UsageError, VaultMissingError
+from memkeep.errors import RefusedError, StoreError, UsageError, VaultMissingError
 from memkeep.ops import records
 from memkeep.ops.migrate import MigrateResult, change_of, migrate
 from memkeep.ops.open import open_vault
@@ -272,3 +272,9 @@ def test_the_undo_that_is_named_undoes(copy_store: Copy, tmp_path: Path) -> None
     assert words[:2] == ["memkeep", "restore"]
     restore(vault, words[2], in_place=True, confirm="oc-memory")
     assert read(target) == before
+
+
+def test_a_place_where_nothing_is_needs_its_product(copy_store: Copy, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"named with its product, one of .*mem0") as refused:
+        moved(source_of("oc-memory", copy_store), f"letta:{tmp_path / 'new'}")
+    assert refused.value.code == "store_missing"

@@ -40,7 +40,17 @@ def find(text: str, config: Config | None = None) -> Destination:
     """
     name, place = targets.told(text)
     if not name:
-        return Destination("", place, store_at(place, config))
+        try:
+            return Destination("", place, store_at(place, config))
+        except StoreError as error:
+            if error.code == "store_missing" and not is_url(place):
+                new = shlex.quote(place.rpartition(":")[2])
+                raise StoreError(
+                    f"{place} does not exist; a new store is named with its product, one of {', '.join(targets.NAMES)}",
+                    hint=f"memkeep migrate FROM --to oc-memory:{new}   # import takes --into",
+                    code=error.code,
+                ) from error
+            raise
     target = targets.of_name(name)
     system = target.name
     place = _in_server(target, name, place) if is_url(place) else str(Path(place).expanduser().absolute())
