@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -380,9 +381,10 @@ def test_a_full_disk_changes_nothing(make_db: Callable[..., Path], part_of: Call
 
 def test_columns_are_those_that_take_values(live: Part, part_of: Callable[..., Part], tmp_path: Path) -> None:
     names = ("id", "text", "n", "score", "made", "updated_at", "embedding", "user")
+    said = Columns(names=names, vectors={"embedding": 0}, needed=("text",), filled=("made",))
 
-    assert SqliteEngine().columns(live, "facts") == Columns(names=names, vectors={"embedding": 0})
+    assert SqliteEngine().columns(live, "facts") == said
     put(live, {"facts": many(1, dims=16)})
-    assert SqliteEngine().columns(live, "facts") == Columns(names=names, vectors={"embedding": 16})
+    assert SqliteEngine().columns(live, "facts") == msgspec.structs.replace(said, vectors={"embedding": 16})
     assert SqliteEngine().columns(live, "nothing") is None
     assert SqliteEngine().columns(part_of(tmp_path / "gone.db", FACTS), "facts") is None
