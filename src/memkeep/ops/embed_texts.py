@@ -198,7 +198,6 @@ class Waiting:
         self._spool = Spool(folder)
         self.dims: Counter[int] = Counter()  # of the usable vectors that are there
         self.rows = 0  # that want a vector
-        self.without_text = 0
         self.seen = 0
 
     def add(self, key: bytes, text: str) -> None:

@@ -28,7 +28,7 @@ from memkeep.records.formats.base import About, Source
 from memkeep.records.formats.catalog import FORMATS
 from memkeep.records.readers import archive, hybrid_export, notes, notes_history, openmemory
 from memkeep.records.readers.base import Read, Refused
-from memkeep.records.readers.catalog import READERS
+from memkeep.records.readers.catalog import READERS, reader_of
 from memkeep.records.record import Record, Relationship
 from memkeep.records.spool import Spool
 from memkeep.systems import custom
@@ -197,15 +197,13 @@ def _history(path: Path) -> _Files:
 
 
 def _reader(path: Path, zone: str | None) -> _Files:
-    for one in (*FORMATS, *READERS):
-        if one.fits(path):
-            if zone is None:
-                return _Files(one.name, one.read(path))
-            if one.name != openmemory.name:
-                raise UsageError(
-                    f"--zone is for {openmemory.name}, and {path} is {one.name}", hint="memkeep import --help"
-                )
-            return _Files(one.name, openmemory.read(path, zone=zone))
+    one = next((each for each in FORMATS if each.fits(path)), None) or reader_of(path)
+    if one is not None:
+        if zone is None:
+            return _Files(one.name, one.read(path))
+        if one.name != openmemory.name:
+            raise UsageError(f"--zone is for {openmemory.name}, and {path} is {one.name}", hint="memkeep import --help")
+        return _Files(one.name, openmemory.read(path, zone=zone))
     with contextlib.suppress(StoreError):
         for store in discover([str(path)]):
             if store.system != custom.name:  # else any text is one

@@ -7,7 +7,7 @@ row that it would become; so a second run changes nothing.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,9 +31,6 @@ from memkeep.systems import shapes, targets
 from memkeep.systems.base import Known
 from memkeep.systems.target import JoiningTarget, NamingTarget, Target
 from memkeep.vault.vault import Vault
-
-if TYPE_CHECKING:
-    from memkeep.systems.openmemory_names import Names
 
 _BATCH = 256
 _EPOCH = "1970-01-01T00:00:00+00:00"
@@ -168,7 +165,7 @@ class _Layer:
                 if made.system != system:
                     self._joined.setdefault(made.source, []).append(made)
 
-        self._names: Names | None = None
+        self._names: Any = None
         if isinstance(target, NamingTarget):
             ours = (made for made in source.records() if not made.primary and made.system == system)
             self._names = target.names_there(there, ours)

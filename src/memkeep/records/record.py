@@ -10,7 +10,6 @@ from typing import Any, Literal
 from memkeep.model import Value
 
 VectorType = Literal["f16", "f32", "f64", "sparse", "multi"]
-Status = Literal["active", "superseded", "archived", "deleted"]
 
 
 class Vector(Value, kw_only=True, omit_defaults=True):

@@ -1,7 +1,7 @@
 """The contract of a target: how records of any product become rows of one, and how an empty store of it is made."""
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from memkeep.engines.rows import Columns
 from memkeep.errors import UsageError
@@ -10,7 +10,6 @@ from memkeep.records.record import Record
 from memkeep.records.shape import Row
 from memkeep.systems.base import Known
 from memkeep.systems.making import Making
-from memkeep.systems.openmemory_names import Names
 
 
 class Wish(Value, kw_only=True):
@@ -82,11 +81,11 @@ class Outline(NamedTuple):
 class NamingTarget(Protocol):
     """A product whose records refer to others by ids that a store has given them: to users, to categories."""
 
-    def names_there(self, known: Known, coming: Iterable[Record]) -> Names:
-        """Return what a store calls those that records come with; `coming` are the product's own that do."""
+    def names_there(self, known: Known, coming: Iterable[Record]) -> Any:
+        """Return what `settled` is to know of a store; `coming` are the product's own records that come."""
         ...
 
-    def settled(self, made: Record, map_: TableMap, row: Row, names: Names) -> Row | None:
+    def settled(self, made: Record, map_: TableMap, row: Row, names: Any) -> Row | None:
         """Return a row of a record with the ids that are there; None for what is there already."""
         ...
 
