@@ -30,7 +30,8 @@ CALLS: dict[Call, tuple[Kind, ...]] = {
 UNREACHABLE = {"timeout", "lost"}
 LIES = {"corrupt", "stale"}
 SAMPLE = 1  # calls of each kind, beside the first and the last
-CODES = {"storage", "storage_unreachable", "disk_full", "damaged", "last_key"}  # the last: of those that can be read
+# The last two are said of keys and snapshots when those beside them can't be read.
+CODES = {"storage", "storage_unreachable", "disk_full", "damaged", "last_key", "last_good"}
 
 
 class Clean(NamedTuple):
