@@ -1,7 +1,8 @@
 """Tables of a Postgres database, pgvector's among them: one transaction, and binary COPY both ways.
 
 A part is a database, or the tables of it that `include` names as `schema.table`, each with its partitions; its image
-is files that `psql` can load (see `postgres_image`). Rights, owners, tablespaces and views are left out.
+is files that `psql` can load (see `postgres_image`). Rights, owners, tablespaces and views are left out; so are
+functions and sequences that no table names, and large objects.
 """
 # ruff: noqa: S608 - names can't be bound; `postgres_tables.quote` quotes them
 
@@ -84,7 +85,7 @@ class Frozen(Image):
                 "postgres_table_unread" if left.lost else "postgres_left_out",
                 f"{left.name} {'is' if left.lost else 'has something that is'} left out: {left.reason}.",
                 Severity.ERROR if left.lost else Severity.INFO,
-                "let the role read it: GRANT SELECT, or BYPASSRLS" if left.lost else "",
+                left.mend or ("let the role read it: GRANT SELECT, or BYPASSRLS" if left.lost else ""),
             )
             for left in self._taken.left
         ]

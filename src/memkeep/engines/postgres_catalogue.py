@@ -8,7 +8,9 @@ schema: in another server they may lie in another one. Everything else is writte
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memkeep.engines.postgres_tables import Column, Extension, Sequence, Table, file_name, quote, text
+from memkeep.engines.postgres_extras import extras
+from memkeep.engines.postgres_needs import collect_collations, collect_functions, needing
+from memkeep.engines.postgres_tables import Column, Extension, Function, Sequence, Table, file_name, quote, text
 from memkeep.engines.postgres_types import collect_types, kinds_of
 
 if TYPE_CHECKING:
@@ -90,6 +92,9 @@ class Catalogue(NamedTuple):
 
     extensions: dict[str, Extension]
     types: dict[str, str]
+    collations: dict[str, str]
+    functions: tuple[Function, ...]
+    schemas: set[str]  # of all of these, and of sequences
     sequences: tuple[Sequence, ...]
     tables: tuple[Table, ...]  # parents before their children; `rows` and `segments` are not known yet
     notes: tuple[tuple[str, str], ...]  # the full name of a table, and what of it is left out
@@ -98,9 +103,12 @@ class Catalogue(NamedTuple):
 def describe(connection: "Connection", wanted: list[Relation]) -> Catalogue:
     """Return all that makes the tables, as the present transaction sees it."""
     oids = [relation.oid for relation in wanted]
-    types = collect_types(connection, oids)
+    functions = collect_functions(connection, oids)
+    types = collect_types(connection, oids, functions.types)
     extensions = _extensions(connection, oids, types.extensions)
-    sequences, notes = _sequences(connection, oids)
+    sequences, schemas, notes = _sequences(connection, oids)
+    collations, more = collect_collations(connection, oids, types.oids)
+    notes += needing(connection, oids)
     names = {relation.oid: relation.full for relation in wanted}
     tables = []
     shapes: dict[int, list[str]] = {}
@@ -122,13 +130,16 @@ def describe(connection: "Connection", wanted: list[Relation]) -> Catalogue:
                 create=create,
                 finish=tuple(finish),
                 links=tuple(links),
-                extras=tuple(_extras(connection, relation)),
+                extras=tuple(extras(connection, relation)),
                 indexes=tuple(indexes),
                 whole=relation.whole and not relation.within,
                 within=names[relation.root] if relation.within else "",
             )
         )
-    return Catalogue(extensions, types.statements, sequences, tuple(tables), tuple(notes))
+    schemas |= types.schemas | functions.schemas | more
+    return Catalogue(
+        extensions, types.statements, collations, functions.made, schemas, sequences, tuple(tables), tuple(notes)
+    )
 
 
 def _parents_first(connection: "Connection", wanted: list[Relation]) -> list[Relation]:
@@ -155,10 +166,11 @@ def _columns(connection: "Connection", relation: Relation) -> tuple[tuple[Column
     The last are without identities, which partitions have from their table.
     """
     rows = connection.execute(
-        """SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.attnotnull, a.attidentity::text,
+        """SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.attnotnull AND NOT EXISTS (
+                    SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n'
+                    AND NOT k.convalidated AND a.attnum = ANY(k.conkey)), a.attidentity::text,
                   a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid), a.attislocal,
-                  CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END,
-                  CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text END
+                  CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END
            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
            LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
            WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum""",
@@ -166,7 +178,7 @@ def _columns(connection: "Connection", relation: Relation) -> tuple[tuple[Column
     ).fetchall()
     kinds = kinds_of(connection, [row[2] for row in rows])
     columns, definitions, shape = [], [], []
-    for name, type_, oid, filled, identity, generated, default, local, collation, _ in rows:
+    for name, type_, oid, filled, identity, generated, default, local, collation in rows:
         if not generated:
             kind, portable = kinds[oid]
             form = "vector" if kind in _VECTORS else "binary" if portable else "text"
@@ -253,14 +265,15 @@ def _constraints(
     """Return the keys and checks, the foreign keys, and the names of those that lead to tables elsewhere."""
     rows = connection.execute(
         """SELECT conname, contype::text, pg_get_constraintdef(oid), confrelid FROM pg_constraint
-           WHERE conrelid = %s AND contype IN ('p', 'u', 'x', 'c', 'f') AND conislocal AND conparentid = 0
-           ORDER BY position(contype::text IN 'puxcf'), conname""",
+           WHERE conrelid = %s AND contype IN ('p', 'u', 'x', 'c', 'f', 'n') AND conislocal AND conparentid = 0
+             AND (contype <> 'n' OR NOT convalidated)  -- the others are of the columns
+           ORDER BY position(contype::text IN 'puxcnf'), conname""",
         [relation.oid],
     ).fetchall()
     finish, links, left = [], [], []
     for name, type_, definition, other in rows:
         statement = f"ALTER TABLE ONLY {relation.sql} ADD CONSTRAINT {quote(name)} {definition}"
-        if type_ in "cf":  # of a parent, also of its children
+        if type_ in "cnf":  # of a parent, also of its children
             statement = statement.replace("ALTER TABLE ONLY", "ALTER TABLE", 1)
         if relation.kind == "p":
             statement = statement.replace("ALTER TABLE ONLY", "ALTER TABLE", 1)
@@ -290,45 +303,10 @@ def _indexes(connection: "Connection", relation: Relation) -> tuple[list[tuple[s
     return made, [row[0] for row in rows if not row[2]]
 
 
-def _extras(connection: "Connection", relation: Relation) -> list[str]:
-    """Return what a table works without: comments, triggers, row-level security."""
-    found = [
-        f"COMMENT ON {'COLUMN' if column else 'TABLE'} {relation.sql}{'.' + quote(column) if column else ''} "
-        f"IS {text(said)}"
-        for column, said in connection.execute(
-            """SELECT a.attname, d.description FROM pg_description d
-               LEFT JOIN pg_attribute a ON a.attrelid = d.objoid AND a.attnum = d.objsubid AND d.objsubid > 0
-               WHERE d.classoid = 'pg_class'::regclass AND d.objoid = %s ORDER BY d.objsubid""",
-            [relation.oid],
-        ).fetchall()
-    ]
-    found += [
-        row[0]
-        for row in connection.execute(
-            """SELECT pg_get_triggerdef(oid) FROM pg_trigger
-               WHERE tgrelid = %s AND NOT tgisinternal AND tgparentid = 0 ORDER BY tgname""",
-            [relation.oid],
-        ).fetchall()
-    ]
-    for name, loose, command, roles, using, check in connection.execute(
-        """SELECT policyname, permissive, cmd, array_to_string(array(SELECT CASE r WHEN 'public' THEN 'public'
-                  ELSE quote_ident(r) END FROM unnest(roles) r), ', '), qual, with_check
-           FROM pg_policies WHERE schemaname = %s AND tablename = %s ORDER BY policyname""",
-        [relation.schema, relation.name],
-    ).fetchall():
-        words = f"CREATE POLICY {quote(name)} ON {relation.sql} AS {loose} FOR {command} TO {roles}"
-        words += f" USING ({using})" if using else ""
-        found.append(words + (f" WITH CHECK ({check})" if check else ""))
-    row = connection.execute(
-        "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = %s", [relation.oid]
-    ).fetchone() or (False, False)
-    found += [f"ALTER TABLE {relation.sql} ENABLE ROW LEVEL SECURITY"] if row[0] else []
-    found += [f"ALTER TABLE {relation.sql} FORCE ROW LEVEL SECURITY"] if row[1] else []
-    return found
-
-
-def _sequences(connection: "Connection", oids: list[int]) -> tuple[tuple[Sequence, ...], list[tuple[str, str]]]:
-    """Return the sequences that columns own or draw from, and those whose state this role may not see."""
+def _sequences(
+    connection: "Connection", oids: list[int]
+) -> tuple[tuple[Sequence, ...], set[str], list[tuple[str, str]]]:
+    """Return the sequences that columns own or draw from, their schemas, and those that this role may not see."""
     rows = connection.execute(
         """WITH used AS (
              SELECT objid AS seq, refobjid AS rel, refobjsubid AS att, deptype::text AS how FROM pg_depend
@@ -364,7 +342,7 @@ def _sequences(connection: "Connection", oids: list[int]) -> tuple[tuple[Sequenc
             notes.append((f"{table_schema}.{table}", f"where {name} stands, which this role may not see"))
         create = "" if how == "i" else f"CREATE SEQUENCE {sequence} AS {type_} {_steps(steps)}"
         found.append(Sequence(name=sequence, create=create, finish=tuple(finish)))
-    return tuple(found), notes
+    return tuple(found), {row[0] for row in rows}, notes
 
 
 def _extensions(connection: "Connection", oids: list[int], of_types: set[str]) -> dict[str, Extension]:

@@ -15,6 +15,7 @@ from memkeep.engines import postgres_sql
 from memkeep.engines.postgres_catalogue import Catalogue, Relation, describe, relations, search_extensions
 from memkeep.engines.postgres_connect import PATIENCE, connected, library
 from memkeep.engines.postgres_copy import Writer
+from memkeep.engines.postgres_needs import large_objects
 from memkeep.engines.postgres_tables import FILE, FORMAT, Column, Table, Tables, encode, quote, text
 from memkeep.errors import StoreError, UnstableError
 from memkeep.model import Part, Run, Value
@@ -33,6 +34,9 @@ SETTINGS = (  # of a transaction, so that values come in one form, and none is c
     "SET LOCAL extra_float_digits = 3",
     "SET LOCAL bytea_output = 'hex'",
     "SET LOCAL synchronize_seqscans = off",
+    # Each is known to some versions only.
+    """SELECT set_config(name, '0', true) FROM pg_settings
+       WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')""",
 )
 
 
@@ -42,6 +46,7 @@ class Left(Value):
     name: str  # of a table
     reason: str
     lost: bool  # rows are missing that a backup should have
+    mend: str = ""
 
 
 class Taken(Value):
@@ -186,6 +191,8 @@ def _copy(
     for name, said in postgres_sql.files(image).items():
         (folder / name).write_text(said, encoding="utf-8")
     left = [*left, *(Left(name=name, reason=reason, lost=False) for name, reason in plan.notes)]
+    objects = large_objects(connection, plan.tables)
+    left += [Left(name=name, reason=reason, lost=True, mend="pg_dump --large-objects") for name, reason in objects]
     return Taken(server=server, snapshot=seen, states=before, runs=runs, left=tuple(left))
 
 
@@ -226,8 +233,10 @@ def _image(plan: Catalogue, tables: list[Table], server: str, number: int) -> Ta
         server=server,
         number=number,
         extensions=plan.extensions,
-        schemas=tuple(sorted({table.schema for table in tables})),
+        schemas=tuple(sorted({table.schema for table in tables} | plan.schemas)),
         types=plan.types,
+        collations=plan.collations,
+        functions=plan.functions,
         sequences=plan.sequences,
         tables=tuple(tables),
     )

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memkeep.engines import postgres_sql
 from memkeep.engines.base import Rebuilt
@@ -42,12 +42,13 @@ def rebuild(image: Image, folder: Path, target: str, *, replace: bool, events: E
     with connected(target) as connection:
         connection.execute("BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
         try:
-            for setting in SETTINGS:
+            for setting in (*SETTINGS, "SET LOCAL check_function_bodies = off"):
                 connection.execute(setting)
             rights = _clear(connection, tables, target, replace=replace)
             _prepare(connection, tables, target)
             made = [one for one in tables.sequences if not one.create or _missing(connection, one.name)]
             _run(connection, [one.create for one in made if one.create], target)
+            _run(connection, _functions(connection, tables, "before"), target)
             _run(connection, [statement for table in tables.tables for statement in table.create], target)
             digests = {}
             for table in tables.tables:
@@ -59,6 +60,7 @@ def rebuild(image: Image, folder: Path, target: str, *, replace: bool, events: E
             events.step("comparing")
             for table in (one for one in tables.tables if not one.within):
                 _compare(connection, table, digests[table.full], target)
+            findings += _attempt(connection, image, _functions(connection, tables, "last"))
             findings += _attempt(connection, image, [one for table in tables.tables for one in table.extras])
             findings += _attempt(connection, image, rights)
             connection.execute("COMMIT")
@@ -94,6 +96,7 @@ def _clear(connection: "Connection", tables: Tables, target: str, *, replace: bo
 
 
 def _rights(connection: "Connection", table: Table) -> list[str]:
+    """Return what gives a new table the rights on the old one, its place in publications, and its owner."""
     owner, foreign = connection.execute(
         "SELECT quote_ident(pg_get_userbyid(relowner)), pg_get_userbyid(relowner) <> current_user "
         "FROM pg_class WHERE oid = %s::regclass",
@@ -108,11 +111,33 @@ def _rights(connection: "Connection", table: Table) -> list[str]:
             [table.sql],
         ).fetchall()
     ]
+    found += [
+        f"GRANT {row[0]} ({quote(row[1])}) ON {table.sql} TO {row[2]}{' WITH GRANT OPTION' if row[3] else ''}"
+        for row in connection.execute(
+            """SELECT g.privilege_type, a.attname, CASE g.grantee WHEN 0 THEN 'PUBLIC'
+                      ELSE quote_ident(pg_get_userbyid(g.grantee)) END, g.is_grantable
+               FROM pg_attribute a, aclexplode(a.attacl) g WHERE a.attrelid = %s::regclass AND NOT a.attisdropped
+               ORDER BY 2, 3, 1""",
+            [table.sql],
+        ).fetchall()
+    ]
+    found += [
+        f"ALTER PUBLICATION {row[0]} ADD TABLE ONLY {table.sql}{row[1]}"
+        for row in connection.execute(
+            """SELECT quote_ident(p.pubname), coalesce(' (' || (
+                        SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+                        WHERE a.attrelid = r.prrelid AND a.attnum = ANY(r.prattrs)) || ')', '')
+                      || coalesce(' WHERE (' || pg_get_expr(r.prqual, r.prrelid) || ')', '')
+               FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = %s::regclass
+               ORDER BY 1""",
+            [table.sql],
+        ).fetchall()
+    ]
     return [*found, f"ALTER TABLE {table.sql} OWNER TO {owner}"] if foreign else found
 
 
 def _prepare(connection: "Connection", tables: Tables, target: str) -> None:
-    """Make schemas, extensions and types; refuse what this server cannot hold."""
+    """Make schemas, extensions, collations and types; refuse what this server cannot hold."""
     for schema in postgres_sql.schemas(tables):
         row = connection.execute("SELECT to_regnamespace(%s) IS NULL", [quote(schema)]).fetchone()
         if row and row[0] and schema in tables.schemas:
@@ -125,12 +150,17 @@ def _prepare(connection: "Connection", tables: Tables, target: str) -> None:
               SELECT DISTINCT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
               WHERE n.nspname <> 'pg_catalog' ORDER BY 1), ', '), ''), {text(postgres_sql.path(tables))}), true)"""
     )
-    for name, statement in tables.types.items():
-        if _no_type(connection, name):
-            _run(connection, [statement], target)
+    for ask, made in (("to_regcollation", tables.collations), ("to_regtype", tables.types)):
+        for name, statement in made.items():
+            if _unknown(connection, ask, name):
+                _run(connection, [statement], target)
+    _refuse_types(connection, tables, target)
+
+
+def _refuse_types(connection: "Connection", tables: Tables, target: str) -> None:
     for table in tables.tables:
         for column in table.columns:
-            if _no_type(connection, column.type):
+            if _unknown(connection, "to_regtype", column.type):
                 had = ", ".join(f"{name} {one.version}" for name, one in tables.extensions.items())
                 raise UnsupportedError(
                     f"{target} has no type {column.type}, which {table.full}.{column.name} needs"
@@ -217,6 +247,7 @@ def pieces(table: Table, folder: Path, digest: Digest, events: Events) -> Iterat
 def _finish(connection: "Connection", image: Image, target: str) -> list[Finding]:
     """Make keys, indexes and foreign keys; an index whose extension is missing is left out and said."""
     tables = postgres_sql.children_first(image.tables)
+    _run(connection, _functions(connection, image.tables, "rows"), target)
     _run(connection, [statement for table in tables for statement in table.finish], target)
     found = []
     for table in tables:
@@ -263,22 +294,22 @@ def _attempt(connection: "Connection", image: Image, statements: list[str]) -> l
 
 
 def _run(connection: "Connection", statements: list[str], target: str) -> None:
-    errors = library().errors
     for statement in statements:
-        with _named(statement, target, errors):
+        with _named(statement, target):
             connection.execute(statement)
 
 
 @contextmanager
-def _named(statement: str, target: str, errors: Any) -> Iterator[None]:
-    """Say which statement it was that a server does not take."""
+def _named(statement: str, target: str) -> Iterator[None]:
+    """Say which statement it was that a server does not take: as it is written, or what it names is not there."""
+    psycopg = library()
     try:
         yield
-    except (errors.SyntaxErrorOrAccessRuleViolation, errors.DuplicateObject) as error:
-        if isinstance(error, errors.InsufficientPrivilege):
+    except psycopg.ProgrammingError as error:
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
             raise
         raise UnsupportedError(
-            f"{target} does not take {statement.splitlines()[0][:200]}: {str(error).splitlines()[0]}",
+            f"{target} does not take {' '.join(statement.split())[:200]}: {str(error).splitlines()[0]}",
             unchanged=_UNCHANGED,
             hint="restore into another database or version",
             code="target_unfit",
@@ -290,10 +321,16 @@ def _missing(connection: "Connection", name: str) -> bool:
     return bool(row and row[0])
 
 
-def _no_type(connection: "Connection", name: str) -> bool:
+def _functions(connection: "Connection", tables: Tables, when: str) -> list[str]:
+    """Return what makes the functions that are wanted at a time and are not there; those that are there stay."""
+    mine = [one for one in tables.functions if one.when == when]
+    return [one.create for one in mine if _unknown(connection, "to_regprocedure", one.name)]
+
+
+def _unknown(connection: "Connection", ask: str, name: str) -> bool:
     try:
         with connection.transaction():
-            row = connection.execute("SELECT to_regtype(%s) IS NULL", [name]).fetchone()
+            row = connection.execute(f"SELECT {ask}(%s) IS NULL", [name]).fetchone()
     except library().DatabaseError:
         return True
     return bool(row and row[0])

@@ -7,24 +7,27 @@ _ROW = "memkeep_row"
 
 
 def before(image: Tables) -> list[str]:
-    """Return what makes the types, sequences and tables."""
+    """Return what makes the types, sequences, functions and tables."""
     made = [f"CREATE SCHEMA IF NOT EXISTS {quote(name)}" for name in schemas(image)]
     made += [
         f"CREATE EXTENSION IF NOT EXISTS {quote(name)} WITH SCHEMA {quote(one.schema)}"
         for name, one in image.extensions.items()
     ]
-    made += image.types.values()
+    made += [*image.collations.values(), *image.types.values()]
     made += [one.create for one in image.sequences if one.create]
+    made += [one.create for one in image.functions if one.when == "before"]
     return made + [statement for table in image.tables for statement in table.create]
 
 
 def after(image: Tables) -> list[str]:
     """Return what makes keys, indexes, foreign keys and so on, once the rows are there."""
     tables = children_first(image)
-    made = [statement for table in tables for statement in table.finish]
+    made = [one.create for one in image.functions if one.when == "rows"]
+    made += [statement for table in tables for statement in table.finish]
     made += [statement for table in tables for statement, _ in table.indexes]
     made += [statement for table in tables for statement in table.links]
     made += [statement for one in image.sequences for statement in one.finish]
+    made += [one.create for one in image.functions if one.when == "last"]
     return made + [statement for table in tables for statement in table.extras]
 
 
@@ -49,6 +52,7 @@ def files(image: Tables) -> dict[str, str]:
     restore = [
         "-- psql --single-transaction --set ON_ERROR_STOP=1 --file restore.sql, in this folder",
         f"SET LOCAL search_path = {path(image)};",
+        "SET LOCAL check_function_bodies = off;",
         r"\i schema.sql",
         *load,
         r"\i finish.sql",

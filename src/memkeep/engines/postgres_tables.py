@@ -33,6 +33,14 @@ class Sequence(Value):
     finish: tuple[str, ...] = ()  # who owns it, where it stands
 
 
+class Function(Value):
+    """A function that a table needs."""
+
+    name: str  # quoted, with its schema and the types of its arguments
+    create: str
+    when: Literal["before", "rows", "last"] = "before"  # the tables; once there are rows; tried last, and said
+
+
 class Table(Value):
     """One table: where its rows lie in the image, and the statements that make it."""
 
@@ -93,6 +101,8 @@ class Tables(Value):
     extensions: dict[str, Extension] = {}
     schemas: tuple[str, ...] = ()
     types: dict[str, str] = {}  # name as SQL writes it -> statement that makes it; in the order of making
+    collations: dict[str, str] = {}  # the same; made before the types
+    functions: tuple[Function, ...] = ()  # in the order of making
     sequences: tuple[Sequence, ...] = ()
     tables: tuple[Table, ...] = ()
 

@@ -21,11 +21,14 @@ class Types(NamedTuple):
 
     statements: dict[str, str]  # name as SQL writes it -> statement, in the order of making
     extensions: set[str]
+    schemas: set[str]  # of the statements
+    oids: list[int]  # of the types that they make
 
 
 class _Type(NamedTuple):
     oid: int
     name: str  # bare
+    schema: str
     sql: str
     kind: str  # b, c (row), d (domain), e (enum), r (range), m (multirange)
     category: str
@@ -34,6 +37,7 @@ class _Type(NamedTuple):
     relation: int
     portable: bool  # has a binary form, and is no name of an object
     extension: str | None
+    of_table: bool  # of its rows: the table makes it
 
 
 def kinds_of(connection: "Connection", oids: Iterable[int]) -> dict[int, tuple[str, bool]]:
@@ -42,14 +46,15 @@ def kinds_of(connection: "Connection", oids: Iterable[int]) -> dict[int, tuple[s
     return {oid: (_base(known, oid).name, _portable(known, oid)) for oid in oids}
 
 
-def collect_types(connection: "Connection", tables: list[int]) -> Types:
-    """Return what makes the types of the columns of some tables."""
+def collect_types(connection: "Connection", tables: list[int], more: set[int]) -> Types:
+    """Return what makes the types of the columns of some tables, and some more."""
     rows = connection.execute(
         "SELECT DISTINCT atttypid FROM pg_attribute WHERE attrelid = ANY(%s) AND attnum > 0 AND NOT attisdropped",
         [tables],
     ).fetchall()
-    known = _closure(connection, [row[0] for row in rows])
+    known = _closure(connection, {*more, *(row[0] for row in rows)})
     statements: dict[str, str] = {}
+    made: list[_Type] = []
     done: set[int] = set()
 
     def visit(oid: int) -> None:
@@ -59,22 +64,32 @@ def collect_types(connection: "Connection", tables: list[int]) -> Types:
         one = known[oid]
         for other in _needs(connection, one):
             visit(other)
-        if one.oid >= _OWN and one.extension is None and one.kind in "cder" and one.category != "A":
+        if (
+            one.oid >= _OWN
+            and one.extension is None
+            and one.kind in "cder"
+            and not one.of_table
+            and one.category != "A"
+        ):
             statements[one.sql] = make(connection, one.oid)
+            made.append(one)
 
     for oid in sorted(known):
         visit(oid)
-    return Types(statements, {one.extension for one in known.values() if one.extension is not None})
+    extensions = {one.extension for one in known.values() if one.extension is not None}
+    return Types(statements, extensions, {one.schema for one in made}, [one.oid for one in made])
 
 
 def make(connection: "Connection", oid: int) -> str:
     """Return the statement that makes a type that somebody defined."""
-    kind, name, base, default, filled, relation = connection.execute(
-        """SELECT typtype::text, quote_ident(n.nspname) || '.' || quote_ident(t.typname),
-                  format_type(typbasetype, typtypmod), typdefault, typnotnull, typrelid
-           FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = %s""",
+    kind, name, base, default, filled, relation, collation = connection.execute(
+        """SELECT t.typtype::text, quote_ident(n.nspname) || '.' || quote_ident(t.typname),
+                  format_type(t.typbasetype, t.typtypmod), t.typdefault, t.typnotnull, t.typrelid,
+                  CASE WHEN t.typcollation <> b.typcollation THEN t.typcollation::regcollation::text END
+           FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_type b ON b.oid = t.typbasetype
+           WHERE t.oid = %s""",
         [oid],
-    ).fetchone() or ("", "", "", None, False, 0)
+    ).fetchone() or ("", "", "", None, False, 0, None)
     if kind == "e":
         rows = connection.execute(
             "SELECT enumlabel FROM pg_enum WHERE enumtypid = %s ORDER BY enumsortorder", [oid]
@@ -87,20 +102,36 @@ def make(connection: "Connection", oid: int) -> str:
             [oid],
         ).fetchall()
         words = [f"CREATE DOMAIN {name} AS {base}"]
+        words += [f"COLLATE {collation}"] if collation else []
         words += [f"DEFAULT {default}"] if default is not None else []
         words += ["NOT NULL"] if filled else []
         return " ".join([*words, *(f"CONSTRAINT {quote(check)} {said}" for check, said in checks)])
     if kind == "r":
-        row = connection.execute(
-            "SELECT format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = %s", [oid]
-        ).fetchone()
-        return f"CREATE TYPE {name} AS RANGE (SUBTYPE = {row[0] if row else ''})"
+        return f"CREATE TYPE {name} AS RANGE ({_range(connection, oid)})"
     fields = connection.execute(
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s AND attnum > 0 "
-        "AND NOT attisdropped ORDER BY attnum",
+        """SELECT quote_ident(attname) || ' ' || format_type(atttypid, atttypmod)
+                  || CASE WHEN attcollation <> typcollation THEN ' COLLATE ' || attcollation::regcollation ELSE '' END
+           FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+           WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum""",
         [relation],
     ).fetchall()
-    return f"CREATE TYPE {name} AS ({', '.join(f'{quote(field)} {type_}' for field, type_ in fields)})"
+    return f"CREATE TYPE {name} AS ({', '.join(field for (field,) in fields)})"
+
+
+def _range(connection: "Connection", oid: int) -> str:
+    """Return what a range is made of; functions that somebody made for it, of which it works without, are left out."""
+    row = connection.execute(
+        """SELECT format_type(r.rngsubtype, NULL), quote_ident(n.nspname) || '.' || quote_ident(m.typname),
+                  CASE WHEN NOT c.opcdefault THEN quote_ident(o.nspname) || '.' || quote_ident(c.opcname) END,
+                  CASE WHEN r.rngcollation <> s.typcollation THEN r.rngcollation::regcollation::text END,
+                  CASE WHEN r.rngsubdiff::oid BETWEEN 1 AND %s - 1 THEN r.rngsubdiff::regproc::text END
+           FROM pg_range r JOIN pg_type s ON s.oid = r.rngsubtype JOIN pg_opclass c ON c.oid = r.rngsubopc
+           JOIN pg_namespace o ON o.oid = c.opcnamespace JOIN pg_type m ON m.oid = r.rngmultitypid
+           JOIN pg_namespace n ON n.oid = m.typnamespace WHERE r.rngtypid = %s""",
+        [_OWN, oid],
+    ).fetchone() or ("", None, None, None, None)
+    names = ("SUBTYPE", "MULTIRANGE_TYPE_NAME", "SUBTYPE_OPCLASS", "COLLATION", "SUBTYPE_DIFF")
+    return ", ".join(f"{name} = {value}" for name, value in zip(names, row, strict=True) if value is not None)
 
 
 def _needs(connection: "Connection", one: _Type) -> list[int]:
@@ -126,11 +157,12 @@ def _closure(connection: "Connection", oids: Iterable[int]) -> dict[int, _Type]:
     asked = set(oids)
     while asked:
         rows: list[tuple[Any, ...]] = connection.execute(
-            """SELECT t.oid, t.typname, quote_ident(n.nspname) || '.' || quote_ident(t.typname), t.typtype::text,
+            """SELECT t.oid, t.typname, n.nspname, format('%%I.%%I', n.nspname, t.typname), t.typtype::text,
                       t.typcategory::text, CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, t.typbasetype,
-                      t.typrelid, t.typsend <> 0 AND t.typreceive <> 0 AND t.typname !~ '^(reg[a-z]+|aclitem)$',
+                      t.typrelid, t.typsend <> 0 AND t.typreceive <> 0 AND t.typname !~ '^(reg[a-z]+|aclitem|tsquery)$',
                       (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
-                       WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
+                       WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'),
+                      EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind <> 'c')
                FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = ANY(%s)""",
             [sorted(asked)],
         ).fetchall()

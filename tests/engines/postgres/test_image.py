@@ -80,7 +80,6 @@ def test_every_type_and_table_comes_back_as_pg_dump_sees_it(
     full: Database, other: Database, snap: Callable[..., Snap]
 ) -> None:
     taken = snap(full.part(THINGS))
-    other.run("CREATE FUNCTION touched() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
     built = rebuild(full.part(THINGS), taken.root, other.url)
     assert built.findings == ()
     assert built.rows == sum(state.rows for state in taken.baseline.tables.values())
@@ -109,7 +108,6 @@ def test_every_type_and_table_comes_back_as_pg_dump_sees_it(
 
 def test_psql_alone_loads_an_image(full: Database, other: Database, snap: Callable[..., Snap]) -> None:
     taken = snap(full.part())
-    other.run("CREATE FUNCTION touched() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
     command = [full.server.programs / "psql", "-qX1v", "ON_ERROR_STOP=1", "-f", "restore.sql", other.url]
     subprocess.run(command, check=True, cwd=taken.root / "postgres", capture_output=True)
     assert snap(other.part()).baseline.tables == taken.baseline.tables
