@@ -2,7 +2,10 @@
 
 import os
 import sys
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from memkeep.cli.face import Face
@@ -45,13 +48,27 @@ def vault_place(face: Face, config: "Config") -> "VaultSettings":
     return vault_settings(config, named_vault(face, config) or default_vault())
 
 
-def open_vault(face: Face, config: "Config", *, cached: bool = True) -> "Vault":
-    """Open the vault; its password is looked for only when the vault is encrypted."""
+def open_vault(face: Face, config: "Config", *, cached: bool = True, ahead: str = "memkeep.vault.vault") -> "Vault":
+    """Open the vault; its password is looked for only when the vault is encrypted.
+
+    The module `ahead`, which the verb imports next, is loaded while the vault's key is derived.
+    """
     from memkeep.cli.secrets import password
     from memkeep.ops.open import open_vault as open_
 
     place = vault_place(face, config)
-    return open_(place.url, lambda: password(face, place), settings=place, cached=cached, tell=_telling(face))
+
+    def ask() -> str:
+        Thread(target=_load, args=(ahead,), name="memkeep-load").start()
+        return password(face, place)
+
+    return open_(place.url, ask, settings=place, cached=cached, tell=_telling(face))
+
+
+def _load(module: str) -> None:
+    """Import a module; whoever imports it next waits until it is there, or meets the error."""
+    with suppress(Exception):
+        import_module(module)
 
 
 def has_vault(face: Face, config: "Config") -> bool:

@@ -8,13 +8,12 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from memkeep.config import VaultSettings
 from memkeep.errors import RefusedError, UsageError
-from memkeep.ops import run_state
-from memkeep.ops.hold import hold
 from memkeep.ops.scratch import scratch
 from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.base import Storage
@@ -24,7 +23,9 @@ from memkeep.storage.local import TMP
 from memkeep.storage.places import storage_at
 from memkeep.storage.retry import RetryingStorage, silent
 from memkeep.vault import format, opening
-from memkeep.vault.vault import Vault
+
+if TYPE_CHECKING:
+    from memkeep.vault.vault import Vault
 
 _ALL = 1 << 62  # bytes
 
@@ -80,6 +81,9 @@ def init_vault(
         else storage
     )
     vault, recovery = opening.create(loose, password if encrypt else None)
+    from memkeep.ops.hold import hold
+    from memkeep.vault.vault import Vault
+
     hold(Vault(storage, vault.config, vault.keys))
     return InitResult(vault=storage.url, id=vault.config.id, encrypted=encrypt, recovery_key=recovery)
 
@@ -114,7 +118,7 @@ def open_vault(
     settings: VaultSettings | None = None,
     cached: bool = True,
     tell: Callable[[str], None] = silent,
-) -> Vault:
+) -> "Vault":
     """Open a vault with the settings for that place; `password` may be a function, called only if it is encrypted.
 
     With `cached=False` all is read from the place itself: so for what proves it. `tell` hears of a place that does not
@@ -129,7 +133,7 @@ def open_vault(
 
 
 @contextlib.contextmanager
-def afresh(vault: Vault) -> Iterator[Vault]:
+def afresh(vault: "Vault") -> "Iterator[Vault]":
     """Lend a vault as its place shows it now, whatever was kept of it here before.
 
     What is fetched from a place that is far is kept while this lasts, so that nothing is fetched twice.
@@ -137,6 +141,8 @@ def afresh(vault: Vault) -> Iterator[Vault]:
     if vault.storage.capabilities.near:
         yield vault
         return
+    from memkeep.vault.vault import Vault
+
     with scratch() as folder:
         storage = CachedStorage(origin(vault.storage), folder / "fetched", _ALL)
         yield Vault(storage, vault.config, vault.keys)
@@ -175,6 +181,7 @@ def _wrapped(storage: Storage, settings: VaultSettings, tell: Callable[[str], No
 
 
 def _locking(storage: Storage, settings: VaultSettings, period: timedelta) -> Storage:
+    from memkeep.ops import run_state
     from memkeep.storage.holds import Holds
     from memkeep.storage.object_lock import LockingStorage
     from memkeep.storage.object_lock_s3 import S3Locks

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,13 +16,14 @@ from memkeep.vault import format as layout
 from memkeep.vault.crypto import Keys, Slot
 from memkeep.vault.lease import Held
 from memkeep.vault.objects import decoded, get_object
-from memkeep.vault.vault import Vault
-from memkeep.vault.writer import put_seal
+
+if TYPE_CHECKING:
+    from memkeep.vault.vault import Vault
 
 _SLOT = msgspec.json.Decoder(Slot)
 
 
-def create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
+def create(storage: Storage, password: str | None) -> "tuple[Vault, str | None]":
     """Make a vault in an empty storage; return it and, when encrypted, the recovery key to write down.
 
     Key slots and the first seal come first, `config` last: a crash leaves no vault rather than half of one.
@@ -30,7 +32,10 @@ def create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
         return _create(storage, password)
 
 
-def _create(storage: Storage, password: str | None) -> tuple[Vault, str | None]:
+def _create(storage: Storage, password: str | None) -> "tuple[Vault, str | None]":
+    from memkeep.vault.vault import Vault
+    from memkeep.vault.writer import put_seal
+
     if exists(storage):
         raise _taken(storage)
     if _holds_backups(storage):
@@ -80,15 +85,30 @@ def exists(storage: Storage) -> bool:
     return True
 
 
-def open_vault(storage: Storage, secret: str | Callable[[], str | None] | None) -> Vault:
-    """Open a vault with its password or recovery key; a function that gives it is called only if it is encrypted."""
+def open_vault(storage: Storage, secret: str | Callable[[], str | None] | None) -> "Vault":
+    """Open a vault with its password or recovery key; a function that gives it is called only if it is encrypted.
+
+    What handles chunks is loaded after the key is derived: that takes longer, and another thread may load it meanwhile.
+    """
     config = _config(storage)
+    keys, damaged = _unlocked(storage, config, secret)
+    from memkeep.vault.vault import Vault
+
+    vault = Vault(storage, config, keys)
+    vault.damaged.extend(damaged)
+    return vault
+
+
+def _unlocked(
+    storage: Storage, config: layout.Config, secret: str | Callable[[], str | None] | None
+) -> tuple[Keys, list[DamagedError]]:
+    """Return a vault's keys, and an error for each key slot that is not what was written."""
     if not config.encrypted:
         if any(True for _ in storage.list(layout.KEYS)):
             # Or else who can write to the storage could have the next backup written in the clear.
             message = "config says that the vault is not encrypted, but it has key slots"
             raise DamagedError(message, obj=layout.CONFIG, hint="cp OTHER_COPY/config VAULT/config")
-        return Vault(storage, config, Keys(None, config.id))
+        return Keys(None, config.id), []
     if callable(secret):
         secret = secret()
     if secret is None:
@@ -106,9 +126,7 @@ def open_vault(storage: Storage, secret: str | Callable[[], str | None] | None) 
         if damaged:
             raise damaged[0] from None
         raise
-    vault = Vault(storage, config, Keys(master, config.id))
-    vault.damaged.extend(damaged)
-    return vault
+    return Keys(master, config.id), damaged
 
 
 def read_slots(storage: Storage) -> tuple[list[Slot], list[DamagedError]]:

@@ -12,7 +12,7 @@ from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
     from memkeep.config import Config
-    from memkeep.ops.backup import BackupResult, SnapshotReport
+    from memkeep.ops.backup import BackupResult, FailedStore, SnapshotReport
     from memkeep.vault.vault import Vault
 
 
@@ -53,8 +53,6 @@ def command(
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import find_stores, settings
     from memkeep.errors import StoreError
-    from memkeep.ops.backup import FailedStore, backup
-    from memkeep.ops.outcome import status_of_backup
 
     if no_secrets and include_secrets:
         raise click.UsageError("--no-secrets and --include-secrets were both given")
@@ -66,6 +64,9 @@ def command(
         )  # in a child process, while the vault's key is derived here
         vault = _open_or_offer(face, config)
         stores = looking.result()
+    from memkeep.ops.backup import backup
+    from memkeep.ops.outcome import status_of_backup
+
     if not stores and not unfound:
         where = f"at {', '.join(paths)}" if paths else "in the places where products keep it"
         raise StoreError(f"no store of agent memory was found {where}", hint="memkeep discover PATH", code="no_store")
@@ -97,7 +98,7 @@ def _open_or_offer(face: Face, config: "Config") -> "Vault":
     from memkeep.ops.open import open_vault as open_at
 
     try:
-        return open_vault(face, config)
+        return open_vault(face, config, ahead="memkeep.ops.backup")
     except VaultMissingError:
         if face.json or not interactive() or named_vault(face, config):
             raise

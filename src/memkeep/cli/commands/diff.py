@@ -22,10 +22,12 @@ def command(face: Face, *, before: str, after: str) -> Reply:
     name of a store in the settings.
     """
     from memkeep.cli.wiring import open_vault, settings
-    from memkeep.ops.diff import diff
 
     config = settings(face)
-    result = diff(open_vault(face, config), before, after, config=config)
+    vault = open_vault(face, config, ahead="memkeep.ops.diff")
+    from memkeep.ops.diff import diff
+
+    result = diff(vault, before, after, config=config)
     return Reply(result, lambda out: _render(out, result))
 
 

@@ -41,7 +41,6 @@ def command(face: Face, *, snapshots: tuple[str, ...], confirm: str | None, dry_
     The space is given back by `memkeep prune`.
     """
     from memkeep.cli.wiring import open_vault, settings
-    from memkeep.ops.forget import forget
 
     config = settings(face)
     retention = None
@@ -49,7 +48,10 @@ def command(face: Face, *, snapshots: tuple[str, ...], confirm: str | None, dry_
         retention = _rules(rules, config)
     elif any(value not in (None, ()) for value in rules.values()):
         raise click.UsageError("SNAPSHOT and rules were both given: named snapshots are forgotten whatever rules say")
-    result = forget(open_vault(face, config), snapshots, retention=retention, confirm=confirm, dry_run=dry_run)
+    vault = open_vault(face, config, ahead="memkeep.ops.forget")
+    from memkeep.ops.forget import forget
+
+    result = forget(vault, snapshots, retention=retention, confirm=confirm, dry_run=dry_run)
     return Reply(result, lambda out: _render(out, result, named=bool(snapshots)))
 
 

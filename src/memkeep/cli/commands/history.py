@@ -22,9 +22,11 @@ def command(face: Face, *, identity: str) -> Reply:
     The oldest comes first; snapshots in which it stayed the same are left out.
     """
     from memkeep.cli.wiring import open_vault, settings
+
+    vault = open_vault(face, settings(face), ahead="memkeep.ops.history")
     from memkeep.ops.history import history
 
-    result = history(open_vault(face, settings(face)), identity)
+    result = history(vault, identity)
     return Reply(result, lambda out: _render(out, result))
 
 

@@ -25,11 +25,12 @@ def command(face: Face, *, grace: str | None, dry_run: bool) -> Reply:
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import open_vault, settings
     from memkeep.config import period
+
+    wait = period(grace, "--grace") if grace is not None else None
+    vault = open_vault(face, settings(face), ahead="memkeep.ops.prune")
     from memkeep.ops.outcome import status_of_prune
     from memkeep.ops.prune import prune
 
-    wait = period(grace, "--grace") if grace is not None else None
-    vault = open_vault(face, settings(face))
     with listening(face) as events:
         result = prune(vault, grace=wait, dry_run=dry_run, events=events)
     return Reply(result, lambda out: _render(out, result), exit=status_of_prune(result))

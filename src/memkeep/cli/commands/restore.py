@@ -58,11 +58,7 @@ def command(
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import open_vault, settings, unlocking
     from memkeep.model import is_url
-    from memkeep.ops.in_server import LAY_IN_A_SERVER
-    from memkeep.ops.outcome import status_of
     from memkeep.ops.parcel_read import is_parcel
-    from memkeep.ops.restore import restore, restore_into
-    from memkeep.ops.unpack import restore_file
 
     if sum((to is not None, in_place, into is not None)) > 1:
         raise click.UsageError("of --to, --in-place and --into only one can be meant")
@@ -71,6 +67,9 @@ def command(
     if is_parcel(snapshot):
         if to is None:
             raise click.UsageError("a packed file is restored into a new folder or a server: --to DIR|URL")
+        from memkeep.ops.outcome import status_of
+        from memkeep.ops.unpack import restore_file
+
         unlock = unlocking(age_identity, age_passphrase_file)
         config = settings(face) if is_url(to) else None
         file = Path(snapshot)
@@ -83,7 +82,11 @@ def command(
     if age_identity or age_passphrase_file:
         raise click.UsageError(f"{snapshot} is no packed file, which is all that age opens")
     config = settings(face)
-    vault = open_vault(face, config)
+    vault = open_vault(face, config, ahead="memkeep.ops.restore")
+    from memkeep.ops.in_server import LAY_IN_A_SERVER
+    from memkeep.ops.outcome import status_of
+    from memkeep.ops.restore import restore, restore_into
+
     if into is not None:
         with listening(face) as events:
             result = restore_into(

@@ -21,9 +21,11 @@ def command(face: Face, *, text: str, snapshot: str | None) -> Reply:
     Upper and lower case are alike.
     """
     from memkeep.cli.wiring import open_vault, settings
+
+    vault = open_vault(face, settings(face), ahead="memkeep.ops.search")
     from memkeep.ops.search import search
 
-    result = search(open_vault(face, settings(face)), text, snapshot=snapshot)
+    result = search(vault, text, snapshot=snapshot)
     return Reply(result, lambda out: _render(out, result))
 
 

@@ -23,9 +23,11 @@ def command(face: Face, *, snapshot: str) -> Reply:
     and what was found.
     """
     from memkeep.cli.wiring import open_vault, settings
+
+    vault = open_vault(face, settings(face), ahead="memkeep.ops.snapshots")
     from memkeep.ops.snapshots import show
 
-    result = show(open_vault(face, settings(face)), snapshot)
+    result = show(vault, snapshot)
     return Reply(result, lambda out: _render(out, result))
 
 

@@ -22,9 +22,11 @@ def command(face: Face, *, tag: str | None, system: str | None) -> Reply:
     """
     from memkeep.cli.wiring import open_vault, settings
     from memkeep.errors import DamagedError
+
+    vault = open_vault(face, settings(face), ahead="memkeep.ops.snapshots")
     from memkeep.ops.snapshots import list_snapshots
 
-    result = list_snapshots(open_vault(face, settings(face)), system=system, tag=tag)
+    result = list_snapshots(vault, system=system, tag=tag)
     return Reply(result, lambda out: _render(out, result), exit=DamagedError.exit if result.unreadable else 0)
 
 

@@ -34,10 +34,11 @@ def report(face: Face, paths: tuple[str, ...] = ()) -> Reply:
     """Do what `memkeep status` does."""
     from memkeep.cli.wiring import find_stores, settings, vault_place
     from memkeep.errors import DamagedError
-    from memkeep.ops.status import status
 
     config = settings(face)
     vault = _vault(face, config)
+    from memkeep.ops.status import status
+
     result = status(vault, find_stores(paths, config))
     place = vault_place(face, config).url
     exit_status = DamagedError.exit if result.unreadable else 0
@@ -50,7 +51,7 @@ def _vault(face: Face, config: "Config") -> "Vault | None":
     from memkeep.errors import VaultMissingError
 
     try:
-        return open_vault(face, config)
+        return open_vault(face, config, ahead="memkeep.ops.status")
     except VaultMissingError:
         if named_vault(face, config):
             raise

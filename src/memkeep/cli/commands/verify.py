@@ -68,11 +68,7 @@ def command(
     from memkeep.cli.results import Verified, VerifiedAll
     from memkeep.cli.wiring import open_vault, settings, unlocking
     from memkeep.model import Rung
-    from memkeep.ops.embedder import Embedder
-    from memkeep.ops.outcome import status_of_verify
     from memkeep.ops.parcel_read import is_parcel
-    from memkeep.ops.unpack import verify_file
-    from memkeep.ops.verify import VerifyReport, verify
 
     asked = (model, provider, url, sample) != (None, None, None, None)
     if asked and not vectors:
@@ -80,6 +76,8 @@ def command(
     if vectors:
         if every or age_identity or age_passphrase_file:
             raise click.UsageError("--vectors looks at one snapshot or one live store")
+        from memkeep.ops.embedder import Embedder
+
         embedder = Embedder(provider=provider, model=model, url=url) if asked else None
         return _vectors(face, snapshot or "latest", embedder, sample)
     if every and snapshot:
@@ -87,6 +85,9 @@ def command(
     if snapshot is not None and is_parcel(snapshot):
         if Rung(rung).height > Rung.RESTORABLE.height:
             raise click.UsageError("a packed file is proven up to restorable: --rung restorable")
+        from memkeep.ops.unpack import verify_file
+        from memkeep.ops.verify import VerifyReport
+
         unlock = unlocking(age_identity, age_passphrase_file)
         with listening(face) as events:
             one = verify_file(Path(snapshot), rung=Rung(rung), unlock=unlock, events=events)
@@ -94,7 +95,9 @@ def command(
     else:
         if age_identity or age_passphrase_file:
             raise click.UsageError("age opens only packed files, and none was given")
-        vault = open_vault(face, settings(face), cached=False)
+        vault = open_vault(face, settings(face), cached=False, ahead="memkeep.ops.verify")
+        from memkeep.ops.verify import verify
+
         with listening(face) as events:
             report = verify(vault, snapshot, rung=Rung(rung), all=every, events=events)
     findings = tuple(one for number, one in enumerate(report.all_findings) if one not in report.all_findings[:number])
@@ -108,6 +111,8 @@ def command(
         )
     else:
         result = Verified(snapshot=None, rung=Rung.NONE, findings=findings)
+    from memkeep.ops.outcome import status_of_verify
+
     status = status_of_verify(report, Rung(rung))
     return Reply(result, lambda out: _render(out, report.snapshots, findings), exit=status)
 
