@@ -165,9 +165,12 @@ class PostgresEngine:
     @contextmanager
     def merge(self, live: Part, image: Part, root: Path, wanted: Wanted) -> "Iterator[PostgresMerge]":
         """Merge an image into the live tables; see `postgres_merge`."""
-        from memkeep.engines.postgres_from_image import ImageRows
+        from memkeep.engines.postgres_from_image import ImageRows, no_records
 
-        with _merging(live, ImageRows(Image(image, root, None), root / image.name), wanted) as one:
+        opened = Image(image, root, None)
+        with _merging(live, ImageRows(opened, root / image.name), wanted) as one:
+            left = (*one.result.left, *no_records(opened, (*live.maps, *image.maps)))
+            one.result = msgspec.structs.replace(one.result, left=left)
             yield one
 
     def columns(self, live: Part, table: str) -> Columns | None:

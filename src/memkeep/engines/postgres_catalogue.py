@@ -79,6 +79,17 @@ def relations(connection: "Connection") -> list[Relation]:
     return [one._replace(whole=one.root != 0 and one.root not in broken) for one in found]
 
 
+def spelled(connection: "Connection", full: str) -> str:
+    """Return a table's name as SQL writes it; a schema may have dots in its name."""
+    row = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname || '.' || c.relname = %s",
+        [full],
+    ).fetchone()
+    schema, name = row or (full.partition(".")[0], full.partition(".")[2])
+    return f"{quote(schema)}.{quote(name)}"
+
+
 def search_extensions(connection: "Connection") -> None:
     """Let the schemas of the database's extensions be the search path of this transaction."""
     connection.execute(

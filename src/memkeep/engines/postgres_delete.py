@@ -4,6 +4,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from memkeep.engines.postgres_catalogue import spelled
 from memkeep.engines.postgres_freeze import SETTINGS
 from memkeep.engines.postgres_tables import quote
 from memkeep.engines.rows import Deleted, Gone
@@ -32,7 +33,8 @@ class PostgresDelete:
             connection.execute(setting)
         there = {one.table: self._columns(one.table) for one in gone}
         named = [table for table, columns in there.items() if columns]
-        hanging = [row[0] for row in connection.execute(_HANGING, [list(map(_quoted, named))]).fetchall()]
+        known = [spelled(connection, table) for table in named]
+        hanging = [row[0] for row in connection.execute(_HANGING, [known]).fetchall()]
         before = self._counts({*named, *hanging})
         for one in gone:
             self._delete(one, there[one.table])
@@ -48,32 +50,30 @@ class PostgresDelete:
         self._connection.execute("COMMIT")
 
     def _delete(self, gone: Gone, columns: Collection[str]) -> None:
-        said = [_value(one) for one in gone.columns if one.partition(".")[0] in columns]
+        said = [_value(one, columns) for one in gone.columns if {one, one.partition(".")[0]} & {*columns}]
         if said:
             form = "{}" if gone.spelled else "replace(lower({}), '-', '')"
             where = " OR ".join(f"{form.format(one)} = ANY(%s)" for one in said)
-            self._connection.execute(f"DELETE FROM {_quoted(gone.table)} WHERE {where}", [list(gone.ids)] * len(said))
+            self._connection.execute(
+                f"DELETE FROM {spelled(self._connection, gone.table)} WHERE {where}", [list(gone.ids)] * len(said)
+            )
 
     def _columns(self, table: str) -> frozenset[str]:
-        return frozenset(row[0] for row in self._connection.execute(_COLUMNS, [_quoted(table)]).fetchall())
+        full = spelled(self._connection, table)
+        return frozenset(row[0] for row in self._connection.execute(_COLUMNS, [full]).fetchall())
 
     def _counts(self, tables: Collection[str]) -> dict[str, int]:
         return {one: self._count(one) for one in sorted(tables)}
 
     def _count(self, table: str) -> int:
-        found = self._connection.execute(f"SELECT count(*) FROM {_quoted(table)}").fetchone()
+        found = self._connection.execute(f"SELECT count(*) FROM {spelled(self._connection, table)}").fetchone()
         return int(found[0]) if found else 0
 
 
-def _quoted(table: str) -> str:
-    schema, _, name = table.partition(".")
-    return f"{quote(schema)}.{quote(name)}"
-
-
-def _value(column: str) -> str:
+def _value(column: str, columns: Collection[str]) -> str:
     """Return a column as text; a key of a JSON object is `column.key`."""
+    if column in columns:
+        return f"{quote(column)}::text"
     name, _, key = column.partition(".")
-    if not key:
-        return f"{quote(name)}::text"
     literal = key.replace("'", "''").replace("%", "%%")
     return f"{quote(name)} ->> '{literal}'"

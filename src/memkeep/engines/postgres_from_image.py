@@ -1,8 +1,10 @@
 """The rows of an image, to be merged into live tables."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memkeep.engines.postgres_catalogue import spelled
 from memkeep.engines.postgres_image import Image
 from memkeep.engines.postgres_pairs import Cell, Laid, Pair, equal, settle
 from memkeep.engines.postgres_rebuild import pieces
@@ -30,8 +32,7 @@ class ImageRows:
         table = named.get(map_.table) or next((named[one] for one in alike if one in named), None)
         if table is None:
             return None
-        schema, _, name = map_.table.partition(".")
-        live = f"{quote(schema)}.{quote(name)}"
+        live = spelled(connection, map_.table)
         there = {
             row[0]
             for row in connection.execute(
@@ -54,6 +55,13 @@ class ImageRows:
         pair = Pair(map_, quote(f"memkeep_rows_{number}"), live, cells, key)
         _fill(connection, table, self._folder / table.folder, pair.image)
         return Laid(pair, left)
+
+
+def no_records(image: Image, maps: Iterable[TableMap]) -> tuple[str, ...]:
+    """Say which tables of an image have rows that are no records: nothing tells which of them are which."""
+    known = {map_.table for map_ in maps}
+    named = [one.full for one in image.tables.tables if one.rows and one.full not in known]
+    return (f"{', '.join(named)}: no records, left as they are",) if named else ()
 
 
 def _cell(column: Column) -> Cell:

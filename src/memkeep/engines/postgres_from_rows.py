@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memkeep.engines.merging import FailedRow
-from memkeep.engines.postgres_catalogue import columns_of, relations
+from memkeep.engines.postgres_catalogue import columns_of, relations, spelled
 from memkeep.engines.postgres_connect import library
 from memkeep.engines.postgres_copy import HEADER, TRAILER
 from memkeep.engines.postgres_given import JSON, VECTORS, Encode, encoder, is_known, json
@@ -57,11 +57,10 @@ class PostgresRows:
         key = map_.unique or (map_.id,)
         if not set(key) <= {one.column.name for one in targets}:
             return Laid(None, (f"{map_.table} is left as it is: it has no {', '.join(key)}",))
-        schema, _, name = map_.table.partition(".")
         into = quote(f"memkeep_rows_{number}")
         laying = _Laying(map_, targets, key)
         laying.fill(connection, into, rows)
-        pair = Pair(map_, into, f"{quote(schema)}.{quote(name)}", tuple(laying.cells()), key)
+        pair = Pair(map_, into, spelled(connection, map_.table), tuple(laying.cells()), key)
         failed = [*laying.failed, *_cast(connection, pair, targets), *_repeated(connection, pair)]
         lost = sorted(laying.lost)
         left = (f"{map_.table} has no column {', '.join(lost)}: left out",) if lost else ()

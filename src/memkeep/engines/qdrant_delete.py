@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from memkeep.engines.qdrant_http import Server
+from memkeep.engines.qdrant_image import at_most
 from memkeep.engines.rows import Deleted, Gone
 from memkeep.errors import StoreError
 
@@ -34,8 +35,10 @@ class QdrantDelete:
                 self._send("POST", "points/delete", {"points": [point["id"] for point in points]})
         except StoreError as error:
             try:
+                size = at_most(self._server.get(self._server.where.path)["config"], _BATCH, "upsert_max_batchsize")
                 for points in done:
-                    self._send("PUT", "points", {"points": points})
+                    for at in range(0, len(points), size):
+                        self._send("PUT", "points", {"points": points[at : at + size]})
             except StoreError:
                 raise StoreError(
                     f"only some of the points were deleted: {error.message}",

@@ -16,7 +16,7 @@ from memkeep import clock as time
 from memkeep.engines import qdrant_image, qdrant_nodes, qdrant_tar
 from memkeep.engines.qdrant_http import Address, Server
 from memkeep.engines.qdrant_ids import Places, UnknownLayoutError
-from memkeep.engines.qdrant_image import CollectionImage, ShardImage
+from memkeep.engines.qdrant_image import CollectionImage, ShardImage, at_most
 from memkeep.engines.qdrant_nodes import Clock, Where
 from memkeep.errors import StoreError
 from memkeep.model import Finding, Omission, Severity, Value
@@ -233,8 +233,9 @@ def moved(where: Address, clocks: dict[int, Clock]) -> bool:
 def _ids(server: Server) -> Iterator[int | str]:
     """Yield the ids of all points that the server has."""
     offset = None
+    limit = at_most(server.get(server.where.path)["config"], _LISTED, "max_query_limit")
     while True:
-        body = {"limit": _LISTED, "with_payload": False, "with_vector": False, "offset": offset}
+        body = {"limit": limit, "with_payload": False, "with_vector": False, "offset": offset}
         found = server.send("POST", f"{server.where.path}/points/scroll", body)
         yield from (point["id"] for point in found["points"])
         if (offset := found["next_page_offset"]) is None:

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 
+from memkeep import clock
 from memkeep.engines import logins
 from memkeep.errors import StoreError, UnsupportedError, UsageError
 from memkeep.model import Value
@@ -36,6 +37,9 @@ _NEAR = ("localhost", "127.", "::1")
 _REFUSED = (401, 403)
 _MISSING = 404
 _OK = 200
+_TOO_MANY = 429
+_PATIENCE = 10  # times that a server which lets only so many requests in is asked
+_LONGEST = 60  # seconds, of one wait
 _PROXY_PORT = 80
 _UNKNOWN_SIGNER = frozenset({18, 19, 20, 21})  # OpenSSL's X509_V_ERR: signed by itself, by whom nobody knows
 _BOUNDARY = "between-the-parts-of-a-form"
@@ -169,8 +173,29 @@ class Server:
         content: bytes | Iterable[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Return an answer. Raises `StoreError`."""
+        """Return an answer; a server that lets only so many requests in is asked again. Raises `StoreError`."""
         path = target.partition("?")[0]
+        for _ in range(_PATIENCE):
+            answer, data = self._answer(path, method, target, content, headers)
+            if answer.status != _TOO_MANY or not isinstance(content, bytes | None):
+                break
+            said = answer.headers.get("retry-after", "")
+            clock.pause(min(float(said) if said.isdecimal() else 1, _LONGEST))
+        if answer.status != _OK:
+            raise self._refused(answer.status, data, path)
+        try:
+            return dict(json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise self._stranger() from error
+
+    def _answer(
+        self,
+        path: str,
+        method: str,
+        target: str,
+        content: bytes | Iterable[bytes] | None,
+        headers: dict[str, str] | None,
+    ) -> "tuple[HTTPResponse, bytes]":
         if self._kept is not None and _ended(self._kept):
             self._drop()
         if self._kept is None:
@@ -183,12 +208,7 @@ class Server:
         finally:
             if data is None:  # nothing more can be asked on it
                 self._drop()
-        if answer.status != _OK:
-            raise self._refused(answer.status, data, path)
-        try:
-            return dict(json.loads(data))
-        except (ValueError, TypeError) as error:
-            raise self._stranger() from error
+        return answer, data
 
     def _begin(
         self,

@@ -51,6 +51,12 @@ def vectors_of(config: dict[str, Any]) -> dict[str, Any]:
     return {"": found} if "size" in found and not isinstance(found["size"], dict) else found
 
 
+def at_most(config: dict[str, Any], points: int, limit: str) -> int:
+    """Return how many points one request may be about, of those that are wanted: a strict collection has limits."""
+    strict = config.get("strict_mode_config") or {}
+    return min(points, (strict.get("enabled") and strict.get(limit)) or points)
+
+
 def write(folder: Path, image: CollectionImage) -> None:
     """Write `collection.json`, the same bytes for the same collection."""
     raw = msgspec.json.encode(image, order="sorted")

@@ -4,7 +4,7 @@ from typing import Any
 
 from memkeep.engines.base import ServerInspection, ServerTable
 from memkeep.engines.qdrant_http import Address, Server, address
-from memkeep.engines.qdrant_image import vectors_of
+from memkeep.engines.qdrant_image import at_most, vectors_of
 from memkeep.engines.qdrant_probes import column
 
 _SAMPLE = 100
@@ -42,7 +42,8 @@ def _names(server: Server) -> list[str]:
 def _table(server: Server, name: str) -> ServerTable:
     path = Address(url="", base="", collection=name).path
     told = server.get(path)
-    found = server.send("POST", f"{path}/points/scroll", {"limit": _SAMPLE, "with_payload": True})["points"]
+    sample = at_most(told["config"], _SAMPLE, "max_query_limit")
+    found = server.send("POST", f"{path}/points/scroll", {"limit": sample, "with_payload": True})["points"]
     params = told["config"]["params"]
     vectors = {
         column(vector): 0 if "multivector_config" in settings else settings["size"]

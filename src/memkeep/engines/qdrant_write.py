@@ -9,7 +9,7 @@ from typing import Any
 from memkeep.engines import qdrant_image, qdrant_nodes, qdrant_tar
 from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 from memkeep.engines.qdrant_http import Address, Server
-from memkeep.engines.qdrant_image import CollectionImage, ShardImage
+from memkeep.engines.qdrant_image import CollectionImage, ShardImage, at_most
 from memkeep.errors import StoreError
 from memkeep.events import Events
 
@@ -78,9 +78,10 @@ def forget(server: Server, shard: ShardImage) -> None:
 
 def put(server: Server, points: Iterable[list[Point]], key: str | int | None) -> None:
     """Write points one by one; `key` is that of their shard, if it has one."""
+    size = at_most(server.get(server.where.path)["config"], _BATCH, "upsert_max_batchsize")
     for batch in points:
-        for at in range(0, len(batch), _BATCH):
-            body: dict[str, Any] = {"points": [_told(point) for point in batch[at : at + _BATCH]]}
+        for at in range(0, len(batch), size):
+            body: dict[str, Any] = {"points": [_told(point) for point in batch[at : at + size]]}
             if key is not None:
                 body["shard_key"] = key
             server.send("PUT", f"{server.where.path}/points", body, wait="true")

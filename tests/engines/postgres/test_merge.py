@@ -134,3 +134,18 @@ def test_a_server_that_goes_away_in_between_leaves_the_other_database_as_it_was(
         vault.restore_into(thanos)
     assert joins(thanos) == []
     assert sorted(memories(database)) == ["2", "3", "5"]
+
+
+def test_names_with_dots_are_found_and_tables_without_records_named(
+    new_vault: Callable[..., OpenVault], database: Database
+) -> None:
+    database.run('CREATE SCHEMA "a.b"; CREATE TABLE "a.b"."notes" (id int PRIMARY KEY, text text)')
+    database.run("""INSERT INTO "a.b".notes VALUES (1, 'one'), (2, 'two'); CREATE TABLE loose AS SELECT 1 AS n""")
+    vault = new_vault()
+    vault.backup(database.url)
+    database.run('DELETE FROM "a.b".notes WHERE id = 1')
+    done = vault.restore_into(database.url)
+    assert done.merged is not None
+    assert (done.merged.inserted, done.merged.same) == (1, 1)
+    assert database.run('SELECT text FROM "a.b".notes ORDER BY id') == [("one",), ("two",)]
+    assert [one.message for one in done.findings] == ["public.loose: no records, left as they are"]
