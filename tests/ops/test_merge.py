@@ -186,3 +186,68 @@ def test_what_was_kept_of_the_store_is_not_the_latest_backup(vault: OpenVault, s
     vault.restore_into(store.parent)
     assert len(vault.snapshots().snapshots) == 2
     assert vault.show("latest").id == first
+
+
+def test_nothing_is_left_beside_a_database_when_it_was_only_rehearsed(vault: OpenVault, store: Path) -> None:
+    spoil(store)
+    vault.restore_into(store.parent, conflict="update", dry_run=True)
+    with pytest.raises(RefusedError, match="memories:two"):
+        vault.restore_into(store.parent, conflict="fail")
+    assert [each.name for each in store.parent.iterdir()] == [store.name]
+
+
+def test_text_that_is_none_comes_back_as_the_bytes_that_it_was(
+    new_vault: Callable[..., OpenVault], store: Path
+) -> None:
+    run(store, "INSERT INTO memories VALUES (CAST(x'ff41' AS TEXT), CAST(x'66ff6f' AS TEXT), NULL, NULL)")
+    vault = new_vault()
+    vault.backup(store.parent)
+    run(store, "DELETE FROM memories WHERE content LIKE '%cat%' OR user_id IS NULL")
+    done = vault.restore_into(store.parent).merged
+    assert done is not None
+    assert (done.inserted, done.same) == (2, 2)
+    rows = run(store, "SELECT hex(id), hex(content), typeof(content) FROM memories WHERE user_id IS NULL")
+    assert rows == [("FF41", "66FF6F", "text")]
+
+
+def test_a_row_that_is_refused_does_not_end_the_reading_of_the_others(
+    new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    """What was begun since the schema was changed, as full-text tables make theirs ready, SQLite ends for it."""
+    path = tmp_path / "store" / "memory.db"
+    path.parent.mkdir()
+    run(
+        path,
+        "CREATE TABLE memories (id INTEGER PRIMARY KEY, content TEXT)",
+        "CREATE VIRTUAL TABLE words USING fts5(content)",
+        "CREATE VIRTUAL TABLE trigrams USING fts5(content, tokenize='trigram')",
+        *(f"INSERT INTO memories VALUES ({n}, 'text {n}')" for n in range(300)),
+        "INSERT INTO words(rowid, content) SELECT id, content FROM memories",
+        "INSERT INTO trigrams(rowid, content) SELECT id, content FROM memories",
+    )
+    vault = new_vault()
+    vault.backup(path.parent)
+    run(path, *(f"DELETE FROM {table} WHERE rowid = 299" for table in ("memories", "words", "trigrams")))
+    done = vault.restore_into(path.parent).merged
+    assert done is not None
+    assert (done.inserted, done.same) == (1, 299)
+
+
+def test_rows_without_a_rowid_are_known_by_all_of_their_key(
+    new_vault: Callable[..., OpenVault], tmp_path: Path
+) -> None:
+    path = tmp_path / "store" / "memory.db"
+    path.parent.mkdir()
+    run(
+        path,
+        "CREATE TABLE memories (agent TEXT, n INT, content TEXT, PRIMARY KEY (agent, n)) WITHOUT ROWID",
+        "INSERT INTO memories VALUES ('ann', 1, 'one'), ('ann', 2, 'two'), ('bob', 1, 'three')",
+    )
+    vault = new_vault()
+    (snapshot,) = vault.backup(path.parent).snapshots
+    assert (snapshot.records, snapshot.findings) == (3, ())
+    run(path, "DELETE FROM memories WHERE n = 2", "UPDATE memories SET content = 'changed' WHERE agent = 'bob'")
+    done = vault.restore_into(path.parent, conflict="update").merged
+    assert done is not None
+    assert (done.inserted, done.updated, done.same) == (1, 1, 1)
+    assert run(path, "SELECT content FROM memories ORDER BY 1") == [("one",), ("three",), ("two",)]

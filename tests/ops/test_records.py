@@ -1,6 +1,8 @@
 """The records of a store or a snapshot, in portable form."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,18 @@ def test_a_part_that_is_damaged_is_named_and_the_others_are_read(copy_store: Cop
     assert joined
     assert [one.code for one in source.about.unread] == ["part_unread"]
     assert "lance_memories" in source.about.unread[0].message
+
+
+def test_the_first_of_the_parts_may_be_the_damaged_one(tmp_path: Path) -> None:
+    for name in ("a.db", "b.db"):
+        with closing(sqlite3.connect(tmp_path / name)) as con, con:
+            con.execute("CREATE TABLE memories (id INTEGER PRIMARY KEY, content TEXT)")
+            con.executemany("INSERT INTO memories (content) VALUES (?)", [("a text " * 500,)] * 50)
+    damaged = tmp_path / "a.db"
+    damaged.write_bytes(damaged.read_bytes()[:4096] + bytes(range(256)) * 16 + damaged.read_bytes()[8192:])
+    made, _, source = read(tmp_path)
+    assert len(made) == 50
+    assert len(source.about.unread) == 1
 
 
 def test_a_store_whose_memories_are_damaged_is_an_error(copy_store: Copy) -> None:

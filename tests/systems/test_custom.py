@@ -153,6 +153,16 @@ def test_records_without_an_id_are_named_by_their_rowid(make: Any, find: Find, t
     assert rows_by_id(part.maps[0], group.data) == {"5": row, "9": row}
 
 
+def test_records_of_a_table_without_rowids_are_named_by_its_key(make: Any, find: Find, tmp_path: Path) -> None:
+    script = """
+    CREATE TABLE "select"("the text" TEXT, n INT, content TEXT, PRIMARY KEY(n, "the text")) WITHOUT ROWID;
+    CREATE TABLE plain(id TEXT PRIMARY KEY, content TEXT) WITHOUT ROWID;
+    """
+    found = maps(one(find, make.database(tmp_path / "d/log.db", script)))
+    assert (found["select"].id, found["select"].unique) == ("n", ("n", "the text"))
+    assert (found["plain"].id, found["plain"].unique) == ("id", ())
+
+
 def test_a_database_given_by_itself_is_a_store_of_one_part(
     make: Any, find: Find, tree_hash: Callable[[Path], dict[str, str]], tmp_path: Path
 ) -> None:

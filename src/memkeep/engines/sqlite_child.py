@@ -21,6 +21,7 @@ import msgspec
 from memkeep.engines import sqlite_hold
 from memkeep.engines.sqlite_held import Descriptors, Held
 from memkeep.engines.sqlite_io import ERROR, LENGTH, STREAM, read_frame, write_all, write_frame
+from memkeep.engines.sqlite_sql import undo
 from memkeep.engines.sqlite_wal import WalChangedError
 from memkeep.errors import MemkeepError, StoreError, UnstableError
 from memkeep.model import Finding, Probe, TableMap
@@ -48,7 +49,7 @@ class _Child:
         self._name = ""
         self._maps: list[TableMap] = []
         self._merging: SqliteMerge
-        self._writing: SqliteMerge | SqliteDelete
+        self._writing: SqliteMerge | SqliteDelete | None = None
         self._stopped: set[int] = set()
         self._work: queue.SimpleQueue[tuple[int, str, dict[str, Any]]] = queue.SimpleQueue()
         self._streams: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
@@ -73,6 +74,11 @@ class _Child:
             else:
                 self._work.put((number, op, arguments))
 
+    def end(self) -> None:
+        """Undo what was begun and not made to last: left to the kernel it would leave its journal behind."""
+        if self._writing is not None:
+            undo(self._writing.con)
+
     def _answer(self) -> None:
         operations: dict[str, Callable[..., Any]] = {
             "freeze": self._freeze,
@@ -89,7 +95,7 @@ class _Child:
             "put": lambda _, table, runs: self._merging.take(table, runs),
             "merged": lambda _: self._merging.result,
             "delete": self._delete,
-            "commit": lambda _: self._writing.commit(),
+            "commit": self._commit,
         }
         while True:
             number, op, arguments = self._work.get()
@@ -214,6 +220,10 @@ class _Child:
         self._writing.delete(msgspec.convert(gone, list[Gone]))
         return self._writing.result
 
+    def _commit(self, _: int) -> None:
+        assert self._writing is not None  # noqa: S101 - the parent begins with something to make last
+        self._writing.commit()
+
     def _inspect(self, number: int, *, asked: list[tuple[bytes, list[str]]], scratch: bytes) -> None:
         from memkeep.engines import sqlite_inspect
 
@@ -250,8 +260,10 @@ def main(stream: int, parent: int) -> None:
     replies = os.dup(1)
     os.dup2(2, 1)  # nothing that prints can break the frames
     code = 0
+    child = _Child(replies, stream)
     try:
-        _Child(replies, stream).serve(0, parent)
+        child.serve(0, parent)
+        child.end()
     except BaseException:  # noqa: BLE001 - said on standard error, which the parent reads
         traceback.print_exc(file=sys.stderr)
         sys.stderr.flush()

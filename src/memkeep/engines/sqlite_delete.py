@@ -30,27 +30,27 @@ class SqliteDelete:
         self.result = Deleted()
         self._live = live
         with self._meant():
-            self._con: apsw.Connection = connect(live, "mode=rw", patience)
+            self.con: apsw.Connection = connect(live, "mode=rw", patience)
             for pragma in (
                 "temp_store = MEMORY",
                 "secure_delete = ON",
                 "foreign_keys = ON",
                 "cache_spill = OFF",  # others can read what is there until it is made to last
             ):
-                self._con.execute(f"PRAGMA {pragma}")
-            self._con.execute("BEGIN IMMEDIATE")
+                self.con.execute(f"PRAGMA {pragma}")
+            self.con.execute("BEGIN IMMEDIATE")
 
     def delete(self, gone: Sequence[Gone]) -> None:
         """Delete the rows; `result` says how many of which tables. Raises `StoreError`."""
         with self._meant():
-            columns = {table.name.lower(): [one.lower() for one in table.columns] for table in tables(self._con)}
+            columns = {table.name.lower(): [one.lower() for one in table.columns] for table in tables(self.con)}
             there = [one for one in gone if one.table.lower() in columns]
-            searched = copies(self._con, [one.table for one in there])
+            searched = copies(self.con, [one.table for one in there])
             before = self._counts(searched)
-            self._con.execute("CREATE TEMP TABLE gone (id TEXT PRIMARY KEY) WITHOUT ROWID")
+            self.con.execute("CREATE TEMP TABLE gone (id TEXT PRIMARY KEY) WITHOUT ROWID")
             for one in there:
-                self._con.execute("DELETE FROM temp.gone")
-                self._con.executemany("INSERT OR IGNORE INTO temp.gone VALUES (?)", ((name,) for name in one.ids))
+                self.con.execute("DELETE FROM temp.gone")
+                self.con.executemany("INSERT OR IGNORE INTO temp.gone VALUES (?)", ((name,) for name in one.ids))
                 which = _SPELLED if one.spelled else _PLAIN
                 named = [
                     f"{which.format(quote(each))} IN temp.gone"
@@ -63,8 +63,8 @@ class SqliteDelete:
                 for search, table in searched.items():
                     if table == one.table:
                         self._forget(search, table, where)
-                self._con.execute(f"DELETE FROM main.{quote(one.table)} WHERE {where}")
-            self._con.execute("DROP TABLE temp.gone")
+                self.con.execute(f"DELETE FROM main.{quote(one.table)} WHERE {where}")
+            self.con.execute("DROP TABLE temp.gone")
             after = self._counts(searched)
         lost = {name: before[name] - after[name] for name in before if before[name] != after[name]}
         named_tables = dict.fromkeys(one.table for one in there)
@@ -76,21 +76,21 @@ class SqliteDelete:
     def commit(self) -> None:
         """Make it last; `StoreError` when the database refuses, then nothing has changed."""
         with self._meant():
-            self._con.execute("COMMIT")
+            self.con.execute("COMMIT")
 
     def _forget(self, search: str, table: str, where: str) -> None:
         """Delete the rows of a full-text table that repeat rows that will go."""
-        same = " AND ".join(f"t.{quote(one)} IS s.{quote(one)}" for one in names(self._con, search))
+        same = " AND ".join(f"t.{quote(one)} IS s.{quote(one)}" for one in names(self.con, search))
         here, there = f"main.{quote(search)}", f"main.{quote(table)}"
         rows = f"SELECT rowid AS memkeep_row, * FROM {there} WHERE {where}"
         going = f"SELECT s.rowid FROM {here} s JOIN ({rows}) t ON t.memkeep_row = s.rowid"
-        self._con.execute(f"DELETE FROM {here} WHERE rowid IN ({going} AND {same})")
+        self.con.execute(f"DELETE FROM {here} WHERE rowid IN ({going} AND {same})")
 
     def _counts(self, searched: Collection[str]) -> dict[str, int]:
         """Return how many rows each table has; what full-text tables keep for themselves is none."""
-        kept = tuple(f"{name}_" for name in virtual(self._con))
-        own = [one.name for one in tables(self._con) if not one.name.startswith(("sqlite_", *kept))]
-        return {name: int(value(self._con, f"SELECT count(*) FROM main.{quote(name)}")) for name in (*own, *searched)}
+        kept = tuple(f"{name}_" for name in virtual(self.con))
+        own = [one.name for one in tables(self.con) if not one.name.startswith(("sqlite_", *kept))]
+        return {name: int(value(self.con, f"SELECT count(*) FROM main.{quote(name)}")) for name in (*own, *searched)}
 
     @contextmanager
     def _meant(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ class Inspection(Value):
     user_version: int = 0
     page_size: int = 0
     tables: dict[str, list[str]] = {}  # tables with rows of their own -> column names
+    keys: dict[str, tuple[str, ...]] = {}  # of tables that have no rowid -> the columns of their key
     virtual: dict[str, str] = {}  # virtual table -> module, known to this SQLite or not
     results: tuple[tuple[tuple[Any, ...], ...], ...] = ()  # the rows of each query; none where it failed
 
@@ -37,12 +38,14 @@ def inspect(path: Path, queries: Sequence[str], scratch: Path) -> Inspection:
         held = hold_live(path, path.name, scratch, keep, copy=False)
         if held.con is None:
             return Inspection(readable=not held.findings, error=" ".join(one.message for one in held.findings))
+        there = tables(held.con)
         return Inspection(
             readable=True,
             journal=held.journal,
             user_version=value(held.con, "PRAGMA user_version"),
             page_size=value(held.con, "PRAGMA page_size"),
-            tables={table.name: table.columns for table in tables(held.con)},
+            tables={table.name: table.columns for table in there},
+            keys={table.name: table.key for table in there if table.key},
             virtual=virtual(held.con),
             results=tuple(_ask(held.con, sql) for sql in queries),
         )

@@ -2,21 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from memkeep.engines.merging import Merged, Wanted
 from memkeep.engines.sqlite_fulltext import follow
 from memkeep.engines.sqlite_put import Putting, Values
-from memkeep.engines.sqlite_sql import connect, query, quote, uri
+from memkeep.engines.sqlite_rows import sent
+from memkeep.engines.sqlite_sql import Table, connect, query, quote
 from memkeep.errors import StoreError
 from memkeep.model import TableMap
 
 if TYPE_CHECKING:
     import apsw
-
-_BATCH = 256  # rows
 
 
 class SqliteMerge:
@@ -33,11 +33,11 @@ class SqliteMerge:
         self._left: dict[str, None] = {}
         self._broken = False
         with self._meant():
-            self._con: apsw.Connection = connect(live, "mode=rw", patience)
-            self._con.execute("PRAGMA temp_store = MEMORY")
-            if image is not None:
-                self._con.execute("ATTACH ? AS image", (uri(image, "mode=ro&immutable=1"),))
-            self._con.execute("BEGIN IMMEDIATE")
+            self.con: apsw.Connection = connect(live, "mode=rw", patience)
+            self.con.execute("PRAGMA temp_store = MEMORY")
+            # By a connection of its own: what is undone in this one may end the reading of what is attached to it.
+            self._image = connect(image, "mode=ro&immutable=1", patience) if image is not None else self.con
+            self.con.execute("BEGIN IMMEDIATE")
 
     @property
     def result(self) -> Merged:
@@ -53,7 +53,7 @@ class SqliteMerge:
 
     def columns(self) -> dict[str, dict[str, str]]:
         """Return, by table, the columns that can be written, and how they are declared."""
-        return {table: self._columns("main", table) for table in self._maps}
+        return {table: _columns(self.con, table) for table in self._maps}
 
     def take_image(self) -> None:
         """Put in the rows of all tables of the image. Raises `StoreError`."""
@@ -71,41 +71,36 @@ class SqliteMerge:
     def commit(self) -> None:
         """Make it last; `StoreError` when the database refuses, then nothing has changed."""
         with self._meant():
-            self._con.execute("COMMIT")
+            self.con.execute("COMMIT")
 
     def close(self) -> None:
         """Let go; what was not committed never was."""
-        self._con.close()
+        self.con.close()
+        self._image.close()
 
     def _take_table(self, map_: TableMap) -> None:
-        there = self._columns("image", map_.table)
+        there = _columns(self._image, map_.table)
         with self._meant():
             putting = self._putting(map_) if there else None
             if putting is None:
                 return
-            here = self._columns("main", map_.table)
+            here = _columns(self.con, map_.table)
             if lost := [name for name in there if name not in here]:
                 self._left[f"{map_.table} has no column {', '.join(lost)} any more: left out"] = None
             names = [name for name in there if name in here]
-            sql = f"SELECT {', '.join(map(quote, names))} FROM image.{quote(map_.table)}"  # noqa: S608 - quoted
-            cursor = self._con.cursor().execute(sql)
-            while rows := list(islice(cursor, _BATCH)):
-                putting.put(names, rows)
+            for packed, _ in sent(self._image, Table(map_.table, names, ""), ""):
+                putting.put(names, msgspec.msgpack.decode(packed))
 
     def _putting(self, map_: TableMap) -> Putting | None:
         """Return what puts rows into a table; None when the table has no key to know them by."""
         if map_.table not in self._tables:
-            here = self._columns("main", map_.table)
+            here = _columns(self.con, map_.table)
             if lost := [name for name in map_.unique or (map_.id,) if name not in here]:
                 self._left[f"{map_.table} is left as it is: the live table has no {', '.join(lost)}"] = None
                 return None
-            follow(self._con, map_.table)
-            self._tables[map_.table] = Putting(self._con, map_, here, self._wanted)
+            follow(self.con, map_.table)
+            self._tables[map_.table] = Putting(self.con, map_, here, self._wanted)
         return self._tables[map_.table]
-
-    def _columns(self, schema: str, table: str) -> dict[str, str]:
-        rows = query(self._con, f"PRAGMA {schema}.table_xinfo({quote(table)})")
-        return {row[1]: row[2] for row in rows if row[6] == 0}
 
     @contextmanager
     def _meant(self) -> Iterator[None]:
@@ -122,3 +117,9 @@ class SqliteMerge:
             raise StoreError(f"{self._live} could not be written: {error}", hint=hint) from error
         else:
             self._broken = False
+
+
+def _columns(con: "apsw.Connection", table: str) -> dict[str, str]:
+    """Return the columns of a table that can be written, and how they are declared."""
+    rows = query(con, f"PRAGMA main.table_xinfo({quote(table)})")
+    return {row[1]: row[2] for row in rows if row[6] == 0}

@@ -47,7 +47,11 @@ def read(con: "apsw.Connection", map_: TableMap, where: str) -> Iterator[Form | 
     lower = [column.lower() for column in table.columns]
     vectors = tuple(lower.index(name.lower()) for name in map_.vectors if name.lower() in lower)
     yield Form(columns=_named(table, map_), vectors=vectors, dims=lower.index(_DIMS) if _DIMS in lower else None)
-    order = _order(con, table, map_)
+    yield from sent(con, table, _order(con, table, map_))
+
+
+def sent(con: "apsw.Connection", table: Table, order: str) -> Iterator[_Packed]:
+    """Yield the rows of a table as they are sent, about 1 MiB at a time."""
     stored = str(value(con, "PRAGMA encoding"))
     done = 0
     if stored == "UTF-8":  # from UTF-16 SQLite makes UTF-8 of anything

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"SQLite format 3\0"
 PATIENCE = 10.0  # seconds to wait for other processes
+_STOPPING = 2.0  # seconds until a connection's other thread has heard that it is to stop
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-~")
 _MODULE = re.compile(r"\bUSING\s+(?:\"([^\"]+)\"|\[([^\]]+)\]|`([^`]+)`|'([^']+)'|([^\s(;]+))", re.IGNORECASE)
 
@@ -22,6 +23,7 @@ class Table(NamedTuple):
     name: str
     columns: list[str]
     order: str  # what to order by for the order of its keys
+    key: tuple[str, ...] = ()  # the columns of the key of a table WITHOUT ROWID
 
 
 def quote(name: str) -> str:
@@ -69,6 +71,19 @@ def connect(path: Path, parameters: str, patience: float = PATIENCE) -> "apsw.Co
     return con
 
 
+def undo(con: "apsw.Connection") -> None:
+    """Roll back what a connection has begun, whatever another thread is doing with it."""
+    import apsw
+
+    until = clock.monotonic() + _STOPPING
+    while con.in_transaction and clock.monotonic() < until:
+        con.interrupt()
+        try:
+            con.execute("ROLLBACK")
+        except apsw.Error:  # not yet
+            clock.pause(0.005)
+
+
 def query(con: "apsw.Connection", sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
     """Return all rows of a query."""
     return list(con.execute(sql, bindings))
@@ -88,16 +103,17 @@ def tables(con: "apsw.Connection") -> list[Table]:
     ]
     found = []
     for name in names:
+        keys: tuple[str, ...] = ()
         info = query(con, f"PRAGMA table_xinfo({quote(name)})")
         columns = [row[1] for row in info]
         if name in rowless:
             # Binary, whatever the key's own collation: the order must not depend on what is installed.
-            keys = sorted((row[5], row[1]) for row in info if row[5])
-            order = ", ".join(f"{quote(column)} COLLATE BINARY" for _, column in keys)
+            keys = tuple(column for _, column in sorted((row[5], row[1]) for row in info if row[5]))
+            order = ", ".join(f"{quote(column)} COLLATE BINARY" for column in keys)
         else:
             taken = {column.lower() for column in columns}
             order = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in taken), "")
-        found.append(Table(name, columns, order))
+        found.append(Table(name, columns, order, keys))
     return found
 
 

@@ -75,6 +75,7 @@ class RecordSource:
         self._renamed: dict[str, str] = {}  # ids here -> ids where the records are from
         self._folder = folder
         self._names = Names()
+        self._refused: list[StoreError] = []  # why memories could not be read
         self.strangers: list[tuple[str, str]] = []  # vectors of no record: their own collection and id
         self._model = _model(about.fingerprint)
 
@@ -98,10 +99,12 @@ class RecordSource:
             yield made if ends == (None, None) else msgspec.structs.replace(made, source=source, target=target)
 
     def take(self, tables: Sequence[_Table], refine: Refine, omitted: Sequence[str]) -> None:
-        """Read the rows of all collections, those that others need first."""
+        """Read the rows of all collections, those that others need first; raise when none of the memories could be."""
         left = list(omitted)
         for table in sorted(tables, key=lambda one: _ORDER.index(one.mapper.shape.kind)):
             self._take_table(table, refine)
+        if self._refused and not len(self._records):
+            raise self._refused[0]
         for of, shelf in self._shelves.items():
             filters = self._filters
             if filters == msgspec.structs.replace(ALL, vectors=filters.vectors, carried=filters.carried) and (
@@ -139,16 +142,15 @@ class RecordSource:
                 yield from ((table.mapper.map.collection, one) for one in alone)
 
     def _take_table(self, table: _Table, refine: Refine) -> None:
-        """Read the rows of a collection, up to what can't be read; raise that when none of the memories could be."""
-        before = len(self._records)
+        """Read the rows of a collection, up to what can't be read."""
         try:
             for batch in _rows(table):
                 for row in batch:
                     self._take_row(table.mapper, row, refine)
         except StoreError as error:
             name = table.mapper.map.collection
-            if table.mapper.map.primary and len(self._records) == before:
-                raise
+            if table.mapper.map.primary:
+                self._refused.append(error)
             message = f"not all of {name} could be read: {error.message}"
             self.unread([Finding(code=UNREAD, severity=Severity.ERROR, message=message, mend=error.hint)])
 

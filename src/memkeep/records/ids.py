@@ -17,7 +17,8 @@ def as_uuid(system: str, identity: str) -> str:
         return identity.lower()
     if _HEX.fullmatch(identity):
         return str(uuid.UUID(identity))
-    return str(uuid.uuid5(_SPACE, f"{system}:{identity}"))
+    plain = identity.encode(errors="backslashreplace").decode()  # bytes that are no text have no other name
+    return str(uuid.uuid5(_SPACE, f"{system}:{plain}"))
 
 
 def as_number(system: str, identity: str) -> str:

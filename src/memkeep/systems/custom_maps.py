@@ -93,7 +93,7 @@ def _maps(look: Look, part: Part) -> list[TableMap]:
     tables = _columns(look, part)
     if is_url(part.path) or part.engine in COLLECTIONS:
         return list(_collection_maps(look, part))
-    found = [recognised(table, columns, key=_key(part)) for table, columns in tables.items()]
+    found = [_of_table(look, part, table, columns) for table, columns in tables.items()]
     if part.engine == "lance" and (seen := look.lance(path)):
         return [msgspec.structs.replace(each, vectors=tuple(seen.vectors)) for each in found if each]
     return [each for each in found if each]
@@ -110,8 +110,16 @@ def _collection_maps(look: Look, part: Part) -> Iterator[TableMap]:
             yield msgspec.structs.replace(found, id=table.key or found.id, vectors=tuple(table.vectors))
 
 
-def _key(part: Part) -> str | None:
-    return "rowid" if part.engine == "sqlite" else None
+def _of_table(look: Look, part: Part, table: str, columns: Sequence[str]) -> TableMap | None:
+    """Return a mapping by the usual names; rows that have no rowid are known by all columns of their key."""
+    if part.engine != "sqlite":
+        return recognised(table, columns, key=None)
+    seen = look.database(Path(part.path))
+    key = seen.keys.get(table) if seen else None
+    if not key:
+        return recognised(table, columns, key="rowid")
+    found = recognised(table, columns, key=key[0])
+    return found and msgspec.structs.replace(found, unique=key if key != (found.id,) else ())
 
 
 def _columns(look: Look, part: Part) -> dict[str, list[str]]:
@@ -136,7 +144,7 @@ def _said(look: Look, part: Part, said: PartSettings, said_in: str) -> TableMap:
     if table not in tables:
         raise _wrong(f"{said_in} names the table {table!r}, but {part.path} has {', '.join(tables) or 'none'}.")
     columns = tables[table]
-    usual = recognised(table, columns, key=_key(part))
+    usual = _of_table(look, part, table, columns)
     fields = {field: value for field in _PORTABLE if (value := getattr(said, field))}
     fields = fields or (usual.fields if usual else {})
     vectors = (said.vector,) if isinstance(said.vector, str) else said.vector
@@ -154,6 +162,7 @@ def _said(look: Look, part: Part, said: PartSettings, said_in: str) -> TableMap:
         vectors=vectors,
         times={field: "auto" for field in ("created_at", "updated_at") if field in fields},
         primary=said.primary,
+        unique=usual.unique if usual and key == usual.id else (),
     )
 
 
