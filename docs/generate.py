@@ -189,6 +189,7 @@ def _type_name(kind: Any) -> str:
     if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
         return f"list of {_type_name(get_args(kind)[0])}"
     name = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
+    name = re.sub(r"^typing\.Optional\[(.*)\]$", r"\1", name)
     words = {
         "memkeep.config.Size": "size such as `500kB`, `2 MB`, `1GiB`",
         "memkeep.config.Rate": "speed such as `500kB/s`, `2 MB/s`, `1GiB/s`",

@@ -244,7 +244,7 @@ def period(text: str, name: str) -> timedelta:
     """Return a length of time such as `24h`, `90m`, `1d12h` or `0`; `UsageError` names what it was given for."""
     found = _PERIOD.fullmatch(text.replace(" ", ""))
     if found is None or not text.strip():
-        raise UsageError(f"{name}: {text!r} is no length of time such as 24h, 90m or 2d", hint="memkeep --help")
+        raise UsageError(f"{name}: {text!r} is no length of time such as 24h, 90m or 2d")
     days, hours, minutes, seconds = (int(number or 0) for number in found.groups())
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 

@@ -26,6 +26,13 @@ INCOMPLETE = 3  # finished, some of the source unread
 PROBLEMS = 4  # finished, problems found
 
 
+def quoted(text: object) -> str:
+    """Return a path or other text as one word of a command that can be pasted into a shell."""
+    from shlex import quote
+
+    return quote(str(text))
+
+
 class MemkeepError(Exception):
     """Something failed; `message` says what and which, `unchanged` what was (not) changed, `hint` the next command."""
 

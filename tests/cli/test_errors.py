@@ -217,7 +217,7 @@ def test_a_full_disk_under_the_output_is_told_on_the_other_stream(words: list[st
             [sys.executable, "-m", "memkeep", *words], stdout=full, stderr=subprocess.PIPE, env=_environ(), check=False
         )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == b"Error: No space left on device"
+    assert done.stderr.splitlines()[0] == b"Error: the answer could not be written: No space left on device"
 
 
 def test_closed_streams_do_no_harm() -> None:

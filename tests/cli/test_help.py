@@ -62,7 +62,7 @@ def test_a_verb_loads_nothing_heavy_before_it_is_run(verb: str) -> None:
     names = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top}
     assert not HEAVY & {name.partition(".")[0] for name in names}
     own = {name for name in names if name.startswith("memkeep")}
-    assert own <= {"memkeep.cli.face", "memkeep.cli.output", "memkeep.cli.words"}
+    assert own <= {"memkeep.amounts", "memkeep.cli.face", "memkeep.cli.output", "memkeep.cli.words"}
 
 
 def test_the_version_is_the_package_s(run_cli: Callable) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from memkeep.amounts import count, duration, size
 from memkeep.cli.face import Face
-from memkeep.cli.output import Printer, Span, ago, clean, count, document, duration, moment, plain, size, width
+from memkeep.cli.output import Printer, Span, ago, clean, document, moment, plain, width
 from memkeep.model import Finding, Rung, Severity
 
 

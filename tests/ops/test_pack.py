@@ -402,7 +402,7 @@ def test_a_file_that_says_it_is_too_large_is_refused_before_anything_is_written(
         data = parcel.encode(manifest := with_entries(source.manifest, huge))
     end = archive.index(parcel.members(manifest).__next__().header)
     lying = parcel.head(manifest, len(data)) + data + tar.padding(len(data)) + archive[end:]
-    with pytest.raises(StorageError, match="bytes free"):
+    with pytest.raises(StorageError, match="are free at"):
         restore_file(disguise(packed, lying), to=tmp_path / "back")
     assert not (tmp_path / "back").exists()
 

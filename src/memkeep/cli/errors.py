@@ -1,16 +1,21 @@
 """Failures as answers: three lines for a person, one document for a program, one exit status for both."""
 
+import errno
 import os
+import re
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import click
 
 from memkeep.cli.face import Face
-from memkeep.errors import MemkeepError
+from memkeep.errors import MemkeepError, WrongKeyError, quoted
 
 INTERRUPTED = 130
 TRACEBACK = "MEMKEEP_TRACEBACK"
+# The values of a positional argument stand in the rest of click's sentence once more.
+_CHOICE = re.compile(r" for '\{[^}]*\}'| '\{[^}]*\}'")
 
 
 class Failure(NamedTuple):
@@ -34,11 +39,14 @@ def report(face: Face, error: BaseException) -> int:
     if face.json and _documented(face, failure):
         return failure.exit
     _told(failure)
+    _let_go()
     return failure.exit
 
 
 def explain(face: Face, error: BaseException) -> Failure:
     """Return what to say of an exception."""
+    if face.typed and isinstance(error, WrongKeyError) and error.code == "wrong_key":
+        return Failure(error.code, str(error), error.unchanged, _again(face), error.exit)
     if isinstance(error, MemkeepError):
         return Failure(error.code, str(error), error.unchanged, error.hint or _help(face), error.exit)
     if isinstance(error, click.ClickException):
@@ -52,7 +60,7 @@ def explain(face: Face, error: BaseException) -> Failure:
             INTERRUPTED,
         )
     if isinstance(error, OSError):
-        return Failure("system", _system(error), _unknown(), "memkeep status", 1)
+        return Failure("system", _system(error), _unknown(), _look(error), 1)
     return Failure("internal", f"an error in memkeep: {type(error).__name__}: {error}", _unknown(), _traced(face), 1)
 
 
@@ -69,6 +77,16 @@ def _documented(face: Face, failure: Failure) -> bool:
         abandon_stdout()
         return False
     return True
+
+
+def _let_go() -> None:
+    """Leave nothing in standard output that the interpreter would fail to write at its end."""
+    from memkeep.cli.output import abandon_stdout, finish
+
+    try:
+        finish(sys.stdout)
+    except OSError:
+        abandon_stdout()
 
 
 def _told(failure: Failure) -> None:
@@ -91,7 +109,8 @@ def _flat(text: str) -> str:
 
 def _sentence(error: click.ClickException) -> str:
     """Return click's message in the manner of our own: no capital, no full stop."""
-    text = _flat(error.format_message()).removesuffix(".")
+    text = _flat(error.format_message()).removesuffix(".").replace("a valid integer range", "a whole number")
+    text = _CHOICE.sub("", text)
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
@@ -118,6 +137,14 @@ def _traced(face: Face) -> str:
 def _system(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     return f"{reason}: {error.filename}" if error.filename else reason
+
+
+def _look(error: OSError) -> str:
+    """Return the command that shows what the system's refusal is about."""
+    if not isinstance(error.filename, str):
+        return "memkeep status"
+    folder = quoted(Path(error.filename).parent)
+    return f"df -h {folder}" if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"ls -ld {folder}"
 
 
 def _unknown() -> str:

@@ -13,7 +13,7 @@ VAULTLESS = frozenset(("demo", "discover", "completion", "--help"))
 class Face:
     """What the command line said about where and how, beside the verb's own words."""
 
-    __slots__ = ("argv", "config", "json", "password_command", "password_file", "quiet", "vault", "verb")
+    __slots__ = ("argv", "config", "json", "password_command", "password_file", "quiet", "typed", "vault", "verb")
 
     def __init__(self, argv: list[str]) -> None:
         self.argv = argv
@@ -21,6 +21,7 @@ class Face:
         # Wanted even when the rest of the line can't be understood: the error must be JSON too.
         self.json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
         self.quiet = False
+        self.typed = False  # whether the password was asked for on the terminal
         self.vault: str | None = None
         self.password_file: str | None = None
         self.password_command: str | None = None

@@ -52,6 +52,7 @@ def _reply(face: Face) -> tuple[Reply, str]:
 def _write(face: Face, reply: Reply, schema: str) -> int:
     """Print an answer on standard output; a reader that went away is no failure of the verb."""
     from memkeep.cli.output import Printer, abandon_stdout, document, finish
+    from memkeep.errors import MemkeepError
 
     try:
         if face.json:
@@ -61,6 +62,13 @@ def _write(face: Face, reply: Reply, schema: str) -> int:
         finish(sys.stdout)
     except BrokenPipeError:
         abandon_stdout()
+    except OSError as error:
+        raise MemkeepError(
+            f"the answer could not be written: {error.strerror}",
+            unchanged="What was asked for is done.",
+            hint="df -h",
+            code="system",
+        ) from error
     return reply.exit
 
 

@@ -32,7 +32,7 @@ def password(
 ) -> str:
     """Return the vault's password; `new` asks twice. `WrongKeyError` when there is none or it can't be read."""
     if face.password_file and face.password_command:
-        raise UsageError("--password-file and --password-command were both given", hint="memkeep --help")
+        raise UsageError("--password-file and --password-command were both given")
     sources: list[tuple[str | None, Callable[[str], str]]] = [
         (face.password_file, from_file),
         (face.password_command, from_command),
@@ -89,7 +89,10 @@ def from_command(command: str) -> str:
     try:
         words = shlex.split(command)
         done = subprocess.run(words, check=True, stdout=subprocess.PIPE, encoding="utf-8")
-    except (OSError, ValueError, IndexError, subprocess.CalledProcessError) as error:
+    except subprocess.CalledProcessError as error:
+        message = f"the password command `{command}` failed: it ended with status {error.returncode}"
+        raise WrongKeyError(message, hint=command) from error
+    except (OSError, ValueError, IndexError) as error:
         raise WrongKeyError(f"the password command `{command}` failed: {error}", hint=command) from error
     return _filled(done.stdout, f"the password command `{command}` printed nothing", command)
 
@@ -108,6 +111,7 @@ def _asked(face: Face, vault: str, *, new: bool) -> str:
         )
     import getpass
 
+    face.typed = True
     ask = "New password" if new else "Password"
     given = getpass.getpass(f"{ask} for the vault {vault}: ")
     if not given:

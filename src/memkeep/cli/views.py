@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from memkeep.cli.output import Printer, Span, Text, count
+from memkeep.amounts import count
+from memkeep.cli.output import Printer, Span, Text
 from memkeep.model import Finding, Omission, Rung, Severity
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from memkeep.cli.face import Face
 from memkeep.cli.output import clean
-from memkeep.errors import UsageError
+from memkeep.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def settings(face: Face) -> "Config":
     if face.config is None:
         return load()
     if not Path(face.config).expanduser().is_file():
-        raise UsageError(f"--config names {face.config}, which is not a file", hint="memkeep --help")
+        raise UsageError(f"--config names {face.config}, which is not a file", hint=f"ls -l {quoted(face.config)}")
     return load({**os.environ, "MEMKEEP_CONFIG": face.config})
 
 

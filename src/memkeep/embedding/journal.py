@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from memkeep.errors import RefusedError, StorageError
+from memkeep.errors import RefusedError, StorageError, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +136,8 @@ class Journal:
 
     def _meant(self, error: OSError) -> StorageError:
         return StorageError(
-            f"what was embedded can't be kept in {self._path}: {error.strerror}", hint=f"df -h {self._path.parent}"
+            f"what was embedded can't be kept in {self._path}: {error.strerror}",
+            hint=f"df -h {quoted(self._path.parent)}",
         )
 
 

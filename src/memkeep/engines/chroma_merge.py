@@ -23,7 +23,7 @@ from memkeep.engines.qdrant_edge import Point
 from memkeep.engines.qdrant_rebuild import near
 from memkeep.engines.rows import Rows
 from memkeep.engines.sqlite_sql import connect, value
-from memkeep.errors import StoreError
+from memkeep.errors import StoreError, quoted
 from memkeep.model import TableMap
 from memkeep.records.groups import id_text
 
@@ -92,7 +92,7 @@ def begun(live: Path) -> "Iterator[apsw.Connection]":
     try:
         con = connect(file, "mode=rw")
     except apsw.Error as error:
-        raise StoreError(f"{file} can't be written: {error}", hint=f"ls -l {file}") from error
+        raise StoreError(f"{file} can't be written: {error}", hint=f"ls -l {quoted(file)}") from error
     try:
         con.execute("BEGIN IMMEDIATE")
         yield con

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from memkeep.engines.lance_read import load
-from memkeep.errors import RefusedError, StoreError
+from memkeep.errors import RefusedError, StoreError, quoted
 
 _TYPES = ("string", "double")
 
@@ -18,7 +18,7 @@ def create(folder: Path, columns: dict[str, str | int]) -> None:
     if library is None:
         raise StoreError("the Lance library is not installed", hint="pip install 'memkeep[lance]'")
     if folder.exists():
-        raise RefusedError(f"there is something at {folder} already", hint=f"ls {folder}", code="target_exists")
+        raise RefusedError(f"there is something at {folder} already", hint=f"ls {quoted(folder)}", code="target_exists")
     import pyarrow as pa
 
     types: dict[str, Any] = {"string": pa.string(), "double": pa.float64()}

@@ -22,7 +22,7 @@ import msgspec
 from memkeep import clock
 from memkeep.engines import descriptors, lance_files, lance_manifest
 from memkeep.engines.lance_manifest import Manifest, VersionFile
-from memkeep.errors import StoreError, UnstableError
+from memkeep.errors import StoreError, UnstableError, quoted
 
 PROC = Path("/proc")
 ATTEMPTS = 40
@@ -150,7 +150,7 @@ def pin(folder: Path, root: Path, scratch: Path) -> Pin:
             failure = error
         except OSError as error:
             raise StoreError(
-                f"the Lance table {folder} cannot be read: {error.strerror}", hint=f"ls -la {folder}"
+                f"the Lance table {folder} cannot be read: {error.strerror}", hint=f"ls -la {quoted(folder)}"
             ) from error
         now = (version.name if version else "", str(failure))
         repeated = repeated + 1 if now == seen else 1
@@ -193,11 +193,11 @@ def _newest(folder: Path) -> VersionFile:
         version = None
     except OSError as error:
         raise StoreError(
-            f"the Lance table {folder} cannot be read: {error.strerror}", hint=f"ls -la {folder}"
+            f"the Lance table {folder} cannot be read: {error.strerror}", hint=f"ls -la {quoted(folder)}"
         ) from error
     if version is None:
         message = f"{folder} is not a Lance table: it has no version under _versions"
-        raise StoreError(message, hint=f"ls {folder}", code="not_a_lance_table")
+        raise StoreError(message, hint=f"ls {quoted(folder)}", code="not_a_lance_table")
     return version
 
 

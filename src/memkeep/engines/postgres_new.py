@@ -2,7 +2,7 @@
 
 from memkeep.engines.postgres_connect import connected
 from memkeep.engines.postgres_tables import quote
-from memkeep.errors import RefusedError
+from memkeep.errors import RefusedError, quoted
 
 _COLUMNS = ("id", "vector", "payload")
 _INDEXED = 2000  # dimensions that pgvector's HNSW takes
@@ -24,7 +24,7 @@ def is_there(url: str, table: str) -> bool:
         if other or connection.execute(f"SELECT 1 FROM {_full(table)} LIMIT 1").fetchall():  # noqa: S608 - quoted
             raise RefusedError(
                 f"{table} is there already, and {'of another kind' if other else 'not empty'}",
-                hint=f"memkeep discover {url}",
+                hint=f"memkeep discover {quoted(url)}",
                 code="target_exists",
             )
         return True

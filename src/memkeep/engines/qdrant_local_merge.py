@@ -19,7 +19,7 @@ from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 from memkeep.engines.qdrant_local_read import POINT, SPARSE, Reading, Stored, attributes, key_of
 from memkeep.engines.rows import Deleted, Gone, Rows
 from memkeep.engines.sqlite_sql import connect, query
-from memkeep.errors import RefusedError, StoreError
+from memkeep.errors import RefusedError, StoreError, quoted
 from memkeep.model import TableMap
 
 if TYPE_CHECKING:
@@ -108,12 +108,12 @@ def _open(live: Path) -> "Iterator[apsw.Connection]":
         try:
             con = connect(live, "mode=rw")
         except apsw.Error as error:
-            raise StoreError(f"{live} can't be written: {error}", hint=f"ls -l {live}") from error
+            raise StoreError(f"{live} can't be written: {error}", hint=f"ls -l {quoted(live)}") from error
         try:
             con.execute("BEGIN IMMEDIATE")
             yield con
         except apsw.Error as error:
-            raise StoreError(f"{live} can't be written: {error}", hint=f"ls -l {live}") from error
+            raise StoreError(f"{live} can't be written: {error}", hint=f"ls -l {quoted(live)}") from error
         finally:
             con.close()  # which rolls back what was not committed
 
@@ -261,7 +261,7 @@ def _settings(live: Path) -> tuple[dict[str, Any], list[str]]:
         settings = {name: {"size": int(one["size"]), "distance": one["distance"]} for name, one in named.items()}
         return settings, [*(said.get("sparse_vectors") or ())]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{meta} does not say what {live.parent.name} takes", hint=f"cat {meta}") from error
+        raise StoreError(f"{meta} does not say what {live.parent.name} takes", hint=f"cat {quoted(meta)}") from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 from memkeep.engines import sqlite_new
 from memkeep.engines.qdrant_http import Server, address
 from memkeep.engines.qdrant_rebuild import existing
-from memkeep.errors import RefusedError, StoreError
+from memkeep.errors import RefusedError, StoreError, quoted
 
 # As qdrant-client's local mode makes it (qdrant_client/local/persistence.py).
 _POINTS = "CREATE TABLE points (id TEXT PRIMARY KEY, point BLOB);"
@@ -20,7 +20,9 @@ def is_there(url: str) -> bool:
             return False
         if _count(server):
             raise RefusedError(
-                f"{url} is there already, and not empty", hint=f"memkeep discover {url}", code="target_exists"
+                f"{url} is there already, and not empty",
+                hint=f"memkeep discover {quoted(url)}",
+                code="target_exists",
             )
         return True
 
@@ -47,7 +49,7 @@ def _count(server: Server) -> int:
 def create_local(folder: Path, collection: str, settings: dict[str, Any]) -> Path:
     """Make a folder of the local mode with one collection; return the database of its points."""
     if folder.exists():
-        raise RefusedError(f"there is something at {folder} already", hint=f"ls {folder}", code="target_exists")
+        raise RefusedError(f"there is something at {folder} already", hint=f"ls {quoted(folder)}", code="target_exists")
     file = folder / "collection" / collection / "storage.sqlite"
     sqlite_new.create(file, _POINTS)
     try:

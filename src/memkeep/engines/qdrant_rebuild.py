@@ -20,7 +20,7 @@ from memkeep.engines.qdrant_edge import Point, Sparse, Vector
 from memkeep.engines.qdrant_freeze import describe
 from memkeep.engines.qdrant_http import Address, Server
 from memkeep.engines.qdrant_image import CollectionImage
-from memkeep.errors import RefusedError, StoreError
+from memkeep.errors import RefusedError, StoreError, quoted
 from memkeep.events import Events
 from memkeep.model import Finding, Severity, Value
 
@@ -224,5 +224,5 @@ def _made_or_gone(server: Server) -> Iterator[None]:
             if isinstance(error, StoreError) and stays.code != "store_missing":
                 begun = server.where.collection
                 error.unchanged = f"What was there is as it was. The collection {begun} may be left, half made."
-                error.hint = f"curl -X DELETE {server.where.base}{server.where.path}   # when the server is back"
+                error.hint = f"curl -X DELETE {quoted(server.where.base + server.where.path)}   # later"
         raise

@@ -23,7 +23,7 @@ from memkeep.engines.sqlite_held import Descriptors, Held
 from memkeep.engines.sqlite_io import ERROR, LENGTH, STREAM, read_frame, write_all, write_frame
 from memkeep.engines.sqlite_sql import undo
 from memkeep.engines.sqlite_wal import WalChangedError
-from memkeep.errors import MemkeepError, StoreError, UnstableError
+from memkeep.errors import MemkeepError, StoreError, UnstableError, quoted
 from memkeep.model import Finding, Probe, TableMap
 
 if TYPE_CHECKING:
@@ -238,9 +238,9 @@ def _described(error: Exception, name: str) -> dict[str, str]:
         import apsw
 
         if isinstance(error, WalChangedError):
-            error = UnstableError(f"{name}: {error}.", hint=f"memkeep backup {name}")
+            error = UnstableError(f"{name}: {error}.", hint=f"memkeep backup {quoted(name)}")
         elif isinstance(error, (apsw.Error, OSError, UnicodeDecodeError)):
-            error = StoreError(f"{name} could not be read: {error}.", hint=f"ls -l {name}")
+            error = StoreError(f"{name} could not be read: {error}.", hint=f"ls -l {quoted(name)}")
     if isinstance(error, MemkeepError):
         return {
             "type": type(error).__name__,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from memkeep import clock
 from memkeep.engines.sqlite_io import BUFFER, read_at, write_all
-from memkeep.errors import StorageError, StoreError, UnstableError
+from memkeep.errors import StorageError, StoreError, UnstableError, quoted
 
 TRIES = 40
 _QUIET_NS = 50_000_000  # a timestamp may lag a write by a clock tick; one this old can hide no second write
@@ -56,7 +56,7 @@ def buffers(fd: int, size: int, path: Path) -> Iterator[memoryview]:
     for start in range(0, size, BUFFER):
         length = min(BUFFER, size - start)
         if read_at(fd, buffer[:length], start) != length:
-            raise UnstableError(f"{path} became shorter while it was read.", hint=f"memkeep backup {path}")
+            raise UnstableError(f"{path} became shorter while it was read.", hint=f"memkeep backup {quoted(path)}")
         yield buffer[:length]
 
 
@@ -73,7 +73,7 @@ def copy_bytes(source: int, path: Path, target: Path) -> int:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             hint = "Free some space, or set TMPDIR to a folder that has it."
             raise StorageError(message, hint=hint) from error
-        raise StoreError(message, hint=f"ls -l {path}") from error
+        raise StoreError(message, hint=f"ls -l {quoted(path)}") from error
 
 
 def _copy(source: int, out: int) -> int:

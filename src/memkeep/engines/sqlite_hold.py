@@ -29,7 +29,7 @@ from memkeep.engines.sqlite_copy import buffers, copy_bytes, quiet_stamps, stamp
 from memkeep.engines.sqlite_held import TOUCH, Descriptors, Held, Live, Source
 from memkeep.engines.sqlite_sql import MAGIC, PATIENCE, connect, query, value
 from memkeep.engines.sqlite_unlocked import COPY, NO_MAGIC, as_bytes, as_copy, as_empty, as_private
-from memkeep.errors import StoreError, UnstableError
+from memkeep.errors import StoreError, UnstableError, quoted
 
 if TYPE_CHECKING:
     import apsw
@@ -62,7 +62,7 @@ def hold_live(
                 raise UnstableError(message, hint="Run the backup again when its agent is less busy.") from None
             clock.pause(0.002)
         except PermissionError as error:
-            raise StoreError(f"{error.filename or path} may not be read.", hint=f"ls -l {path}") from error
+            raise StoreError(f"{error.filename or path} may not be read.", hint=f"ls -l {quoted(path)}") from error
 
 
 def hold_private(path: Path, name: str, keep: Descriptors) -> Held:
@@ -80,14 +80,14 @@ def _open(path: Path, keep: Descriptors) -> int:
     except FileNotFoundError:
         raise _gone(path) from None
     except OSError as error:
-        raise StoreError(f"{path} may not be read: {error.strerror}.", hint=f"ls -l {path}") from error
+        raise StoreError(f"{path} may not be read: {error.strerror}.", hint=f"ls -l {quoted(path)}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise StoreError(f"{path} is not a file.", hint=f"memkeep discover {path}")
+        raise StoreError(f"{path} is not a file.", hint=f"memkeep discover {quoted(path)}")
     return fd
 
 
 def _gone(path: Path) -> StoreError:
-    return StoreError(f"{path} is not there any more.", hint=f"memkeep discover {path.parent}")
+    return StoreError(f"{path} is not there any more.", hint=f"memkeep discover {quoted(path.parent)}")
 
 
 def _hold(live: Live, *, copy: bool) -> Held:
@@ -110,7 +110,7 @@ def _lock(live: Live, *, copy: bool) -> Held:
     except (apsw.BusyError, apsw.LockedError, apsw.ProtocolError, apsw.CantOpenError, apsw.PermissionsError):
         return as_copy(live, hot=False)
     except apsw.IOError as error:
-        raise StoreError(f"{live.path} could not be read: {error}.", hint=f"ls -l {live.path}") from error
+        raise StoreError(f"{live.path} could not be read: {error}.", hint=f"ls -l {quoted(live.path)}") from error
     except apsw.Error as error:
         return as_bytes(live, f"SQLite says: {error}")
 

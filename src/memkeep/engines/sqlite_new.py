@@ -1,11 +1,10 @@
 """Make a new SQLite database, whole or not at all."""
 
 import os
-import shlex
 from pathlib import Path
 
 from memkeep.engines.sqlite_sql import connect, uri
-from memkeep.errors import RefusedError, StoreError
+from memkeep.errors import RefusedError, StoreError, quoted
 
 
 def create(path: Path, schema: str, *, wal: bool = False) -> None:
@@ -13,7 +12,7 @@ def create(path: Path, schema: str, *, wal: bool = False) -> None:
     import apsw
 
     if path.exists():
-        raise RefusedError(f"there is something at {path} already", hint=f"ls -l {path}", code="target_exists")
+        raise RefusedError(f"there is something at {path} already", hint=f"ls -l {quoted(path)}", code="target_exists")
     new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,10 +32,10 @@ def create(path: Path, schema: str, *, wal: bool = False) -> None:
         new.unlink()
     except FileExistsError:
         raise RefusedError(
-            f"there is something at {path} already", hint=f"ls -l {path}", code="target_exists"
+            f"there is something at {path} already", hint=f"ls -l {quoted(path)}", code="target_exists"
         ) from None
     except (OSError, apsw.Error) as error:
-        raise StoreError(f"{path} can't be made: {error}", hint=f"df -h {shlex.quote(str(path.parent))}") from error
+        raise StoreError(f"{path} can't be made: {error}", hint=f"df -h {quoted(path.parent)}") from error
 
 
 def side_table(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Protocol, Self
 
 import msgspec
 
-from memkeep.errors import DamagedError, StorageError, UnsupportedError, UsageError, WrongKeyError
+from memkeep.errors import DamagedError, StorageError, UnsupportedError, UsageError, WrongKeyError, quoted
 
 MAX_IN_MEMORY = 1 << 30  # bytes of a file behind a passphrase, which the library takes only whole
 _PIECE = 1 << 16
@@ -80,7 +80,7 @@ def decrypted(file: BinaryIO, name: str, unlock: Unlock) -> Iterator[BinaryIO]:
     if not unlock.identities:
         raise WrongKeyError(
             f"{name} is encrypted with age, and no identity was given",
-            hint=f"memkeep restore {name} --to DIR --age-identity FILE",
+            hint=f"memkeep restore {quoted(name)} --to DIR --age-identity FILE",
             code="password_missing",
         )
     identities = [one for path in unlock.identities for one in _identities(age, path)]
@@ -221,14 +221,16 @@ def _identities(age: Any, path: Path) -> list[Any]:
         found = [age.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
     except (OSError, ValueError, age.IdentityError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it holds none that can be read"
-        raise WrongKeyError(f"the identity file {path} cannot be used: {reason}", hint=f"ls -l {path}") from error
+        raise WrongKeyError(
+            f"the identity file {path} cannot be used: {reason}", hint=f"ls -l {quoted(path)}"
+        ) from error
     if not found:
-        raise WrongKeyError(f"the identity file {path} holds no identity", hint=f"ls -l {path}")
+        raise WrongKeyError(f"the identity file {path} holds no identity", hint=f"ls -l {quoted(path)}")
     return found
 
 
 def _wrong(name: str, what: str) -> WrongKeyError:
-    return WrongKeyError(f"{name}: {what}", hint=f"memkeep restore {name} --to DIR --age-identity FILE")
+    return WrongKeyError(f"{name}: {what}", hint=f"memkeep restore {quoted(name)} --to DIR --age-identity FILE")
 
 
 def _too_costly(name: str) -> UnsupportedError:
@@ -238,7 +240,7 @@ def _too_costly(name: str) -> UnsupportedError:
     return UnsupportedError(
         f"{name}: to try a passphrase takes more work than age's library does on this machine; the file was made on a"
         " faster one",
-        hint=f"age -d -o {then} {first}   # Debian's `age` does it; then memkeep restore {then} --to DIR",
+        hint=f"age -d -o {quoted(then)} {quoted(first)} && memkeep restore {quoted(then)} --to DIR   # Debian's `age`",
     )
 
 

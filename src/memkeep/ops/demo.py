@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from memkeep import clock
+from memkeep import amounts, clock
 from memkeep.errors import MemkeepError, UnsupportedError
 from memkeep.events import SILENT, Events
 from memkeep.model import Rung, Store
@@ -77,7 +77,7 @@ def run(events: Events = SILENT) -> DemoResult:
         _agent(memory, "build", FACTS)
         store = _find(memory)
         size = sum(path.stat().st_size for path in memory.rglob("*") if path.is_file())
-        story.tell("Built a memory store", f"{FACTS:,} facts in SQLite, their vectors in LanceDB, {_megabytes(size)}")
+        story.tell("Built a memory store", f"{FACTS:,} facts in SQLite, their vectors in LanceDB, {amounts.size(size)}")
 
         password = secrets.token_urlsafe()
         init_vault(str(folder / "vault"), password)
@@ -88,8 +88,8 @@ def run(events: Events = SILENT) -> DemoResult:
             written = agent.written(memory)
         story.tell(
             "Backed it up while an agent wrote to it",
-            f"{first.records:,} facts in one consistent moment, encrypted, read back; {_megabytes(first.added_bytes)}; "
-            f"the agent wrote {written:,} facts meanwhile",
+            f"{first.records:,} facts in one consistent moment, encrypted, read back; "
+            f"{amounts.size(first.added_bytes)}; the agent wrote {written:,} facts meanwhile",
         )
         story.begin("proving")
         _prove(vault, first)
@@ -101,7 +101,7 @@ def run(events: Events = SILENT) -> DemoResult:
         story.tell(
             "Day two",
             f"{len(changes.added):,} records added, {len(changes.changed):,} changed; it cost "
-            f"{_megabytes(second.added_bytes)}",
+            f"{amounts.size(second.added_bytes)}",
         )
         _damage(memory)
         story.tell("Damaged the live store", _symptom(memory))
@@ -193,7 +193,3 @@ def _symptom(memory: Path) -> str:
     finally:
         connection.close()
     return "its database and its vectors are torn"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"  # noqa: PLR2004 - a matter of taste

@@ -7,6 +7,7 @@ python -m memkeep.ops.demo_agent MEMORY_DIR write FIRST      until its standard 
 import hashlib
 import random
 import select
+import signal
 import sqlite3
 import sys
 import uuid
@@ -152,5 +153,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the demo too, which ends this process
     folder, verb, argument = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     (build if verb == "build" else write)(folder, argument)

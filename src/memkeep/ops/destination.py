@@ -10,7 +10,7 @@ import msgspec
 
 from memkeep.config import Config
 from memkeep.engines import sqlite_new
-from memkeep.errors import MemkeepError, RefusedError, StoreError, UsageError
+from memkeep.errors import MemkeepError, RefusedError, StoreError, UsageError, quoted
 from memkeep.model import Part, Store, TableMap, is_url
 from memkeep.ops.records import store_at
 from memkeep.records.shape import SIDE_TABLE
@@ -91,7 +91,9 @@ def refuse_taken(rehearsed: Store, folder: Path, place: str) -> None:
             there = Path(place) / Path(part.path).relative_to(folder)
             if there.exists():
                 raise RefusedError(
-                    f"there is something at {there} already", hint=f"ls -l {there}", code="target_exists"
+                    f"there is something at {there} already",
+                    hint=f"ls -l {quoted(there)}",
+                    code="target_exists",
                 )
 
 

@@ -1,6 +1,5 @@
 """The folder of an export as what vectors are made for: the export is written anew, with them, in its own place."""
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import msgspec
 
 from memkeep.embedding.base import Provider
 from memkeep.embedding.journal import Journal
-from memkeep.errors import FileError, UsageError
+from memkeep.errors import FileError, UsageError, quoted
 from memkeep.events import Events
 from memkeep.model import Severity
 from memkeep.ops.embed_texts import Text, key_of, usable
@@ -42,7 +41,7 @@ class FolderBody:
         if broken:
             raise FileError(
                 f"{self._folder} is not what was exported: {broken[0].part or ''} {broken[0].message}",
-                hint=f"memkeep export --verify {shlex.quote(str(self._folder))}",
+                hint=f"memkeep export --verify {quoted(self._folder)}",
             )
 
     @property
@@ -98,7 +97,7 @@ class FolderBody:
     def _read(self) -> Iterator[Portable]:
         for made in self._format.read(self._folder):
             if isinstance(made, Refused):
-                raise FileError(f"{made.where}: {made.reason}", hint=f"memkeep export --verify {self._folder}")
+                raise FileError(f"{made.where}: {made.reason}", hint=f"memkeep export --verify {quoted(self._folder)}")
             yield made
 
     def _about(self, provider: Provider, dims: int | None, *, every: bool) -> About:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from memkeep.errors import StoreError
+from memkeep.errors import StoreError, quoted
 from memkeep.ops import sides
 from memkeep.records.view import changed_fields
 from memkeep.vault.vault import Vault
@@ -68,5 +68,5 @@ def history(vault: Vault, id: str) -> HistoryResult:
     if not moments:
         if vault.damaged:
             raise vault.damaged[0]
-        raise StoreError(f"no snapshot has a record called {id}", code="no_record", hint=f"memkeep search {id!r}")
+        raise StoreError(f"no snapshot has a record called {id}", code="no_record", hint=f"memkeep search {quoted(id)}")
     return HistoryResult(id=id, moments=tuple(moments), snapshots=len(holding))

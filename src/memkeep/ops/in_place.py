@@ -12,7 +12,6 @@ and 4 the journal stays; the next in-place restore moves everything back first, 
 import fcntl
 import os
 import secrets
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +21,7 @@ import msgspec
 
 from memkeep import clock
 from memkeep.engines.catalog import SCHEMES
-from memkeep.errors import MemkeepError, RefusedError, StorageError
+from memkeep.errors import MemkeepError, RefusedError, StorageError, quoted
 from memkeep.events import Events
 from memkeep.model import Part, PartImage, Snapshot, Store, is_url
 from memkeep.ops import moves
@@ -193,11 +192,6 @@ def refuse_interrupted(store: Store) -> None:
             hint="memkeep restore latest --in-place --confirm=SYSTEM   # it first puts the old parts back",
             code="restore_interrupted",
         )
-
-
-def quoted(path: Path) -> str:
-    """Return a path as a shell takes it."""
-    return shlex.quote(str(path))
 
 
 def _replace(

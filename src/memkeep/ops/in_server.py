@@ -10,7 +10,7 @@ from pathlib import Path
 
 from memkeep.config import Config
 from memkeep.engines.catalog import server_engine
-from memkeep.errors import MemkeepError, RefusedError, StoreError, UsageError
+from memkeep.errors import MemkeepError, RefusedError, StoreError, UsageError, quoted
 from memkeep.events import Events
 from memkeep.model import BEFORE_RESTORE, Finding, Omission, Part, PartImage, Role, Severity, Store, is_url
 from memkeep.ops.backup import backup
@@ -37,7 +37,7 @@ def aimed(images: Sequence[PartImage], url: str, snapshot: str) -> list[Aimed]:
         names = ", ".join(image.part.name for image, _ in fitting)
         raise UsageError(
             f"{url} is the place of one part, and snapshot {snapshot} has {len(fitting)}: {names}",
-            hint=f"memkeep restore {snapshot} --part NAME --to {url}",
+            hint=f"memkeep restore {snapshot} --part NAME --to {quoted(url)}",
         )
     return fitting
 
@@ -125,7 +125,7 @@ def put_back(vault: Vault, before: str | None, parts: Sequence[Aimed], events: E
             raise StoreError(
                 f"what was in {target} could not be put back after a failure: {error.message}",
                 unchanged=f"It is kept in snapshot {str(before)[:12]}.",
-                hint=f"memkeep restore {str(before)[:12]} --part {shlex.quote(image.part.name)} --to {target}",
+                hint=f"memkeep restore {str(before)[:12]} --part {shlex.quote(image.part.name)} --to {quoted(target)}",
             ) from error
 
 

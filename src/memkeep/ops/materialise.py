@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from memkeep import amounts
 from memkeep.errors import DamagedError, StorageError
 from memkeep.events import Events
 from memkeep.model import PartImage, StoredEntry
@@ -74,7 +75,7 @@ def _refuse_without_room(root: Path, size: int) -> None:
     free = shutil.disk_usage(root).free
     if size > free:
         raise StorageError(
-            f"there are {free:,} bytes free at {root.parent}, and {size:,} are needed",
+            f"{amounts.size(free)} are free at {root.parent}, and {amounts.size(size)} are needed",
             hint=f"df -h {shlex.quote(str(root.parent))}",
             code="disk_full",
         )
@@ -105,7 +106,9 @@ def _write_file(stream: Stream, stored: StoredEntry, path: Path, events: Events,
                 f"could not write {path}: {error.strerror}", unchanged="The live store was not touched.", hint="df -h"
             ) from error
         if stored.recipe is None or _digest(file.fileno()) != stored.recipe.digest:
-            raise StorageError(f"{path} does not read back as it was written", hint=f"check the disk that holds {path}")
+            raise StorageError(
+                f"{path} does not read back as it was written", hint="dmesg | tail   # what the disk says"
+            )
         os.fchmod(descriptor, entry.mode & _FILE_MODE)
         os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
 

@@ -3,13 +3,12 @@
 import fcntl
 import os
 import secrets
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from memkeep.errors import RefusedError, StorageError
+from memkeep.errors import RefusedError, StorageError, quoted
 
 
 def refuse_taken(target: Path, what: str) -> None:
@@ -17,7 +16,7 @@ def refuse_taken(target: Path, what: str) -> None:
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise RefusedError(
             f"{target} exists and is not an empty folder",
-            hint=f"memkeep restore {what} --to {target}-restored",
+            hint=f"memkeep restore {what} --to {quoted(target)}-restored",
             code="target_exists",
         )
 
@@ -49,7 +48,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             staging.rename(target)  # onto an empty folder or nothing; fails on anything else
     except OSError as error:
         raise StorageError(
-            f"could not write {target}: {error.strerror}", hint=f"ls -ld {shlex.quote(str(target.parent))}"
+            f"could not write {target}: {error.strerror}", hint=f"ls -ld {quoted(target.parent)}"
         ) from error
     finally:
         for folder in made:

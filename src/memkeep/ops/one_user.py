@@ -7,7 +7,7 @@ from pathlib import Path
 from memkeep.engines import sqlite_keep
 from memkeep.engines.merging import plain_id
 from memkeep.engines.rows import RowReader
-from memkeep.errors import StoreError, UnstableError, UsageError
+from memkeep.errors import StoreError, UnstableError, UsageError, quoted
 from memkeep.model import Omission, Store
 from memkeep.ops.freeze import Held, Moment
 from memkeep.systems.detect import MANY_USER_SYSTEMS
@@ -21,7 +21,7 @@ def of_user(store: Store, user: str) -> Store:
     names = ", ".join(one.name for one in MANY_USER_SYSTEMS)
     raise UsageError(
         f"one user alone is kept of {names} only, and {store.path} is a store of {store.system}",
-        hint=f"memkeep backup {store.path}   # restore --into STORE --user {user} brings back one user of it",
+        hint=f"memkeep backup {quoted(store.path)}   # restore --into STORE --user brings back one of it",
     )
 
 

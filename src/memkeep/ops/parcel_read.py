@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import zstandard
 from blake3 import blake3
 
-from memkeep.errors import DamagedError, StorageError, StoreError
+from memkeep.errors import DamagedError, StorageError, StoreError, quoted
 from memkeep.model import StoredEntry
 from memkeep.ops import age, parcel, tar
 from memkeep.ops.entries import check_entries
@@ -179,7 +179,7 @@ def open_parcel(path: Path, unlock: age.Unlock) -> Iterator[Parcel]:
         try:
             file: BinaryIO = stack.enter_context(path.open("rb"))
         except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}", hint=f"ls -l {path}") from error
+            raise StorageError(f"{path} cannot be read: {error.strerror}", hint=f"ls -l {quoted(path)}") from error
         first = file.read(len(parcel.AGE_MAGIC))
         file.seek(0)
         if first == parcel.AGE_MAGIC:
@@ -192,5 +192,5 @@ def open_parcel(path: Path, unlock: age.Unlock) -> Iterator[Parcel]:
         except DamagedError as error:
             if error.hint == parcel.COMPARE:
                 # Who reads an archive knows its parts, not its name.
-                error.hint = f"sha256sum {shlex.quote(str(path))}{parcel.COMPARE}"
+                error.hint = f"sha256sum {quoted(path)}{parcel.COMPARE}"
             raise

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from memkeep.errors import FileError, RefusedError, StorageError, UnsupportedError
+from memkeep.errors import FileError, RefusedError, StorageError, UnsupportedError, quoted
 from memkeep.ops.audit import Audited
 from memkeep.ops.audits.base import Action
 from memkeep.records.formats.base import Source
@@ -110,7 +110,7 @@ def read(file: Path) -> Plan:
             else:
                 lines.append(msgspec.json.decode(text, type=Line))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise FileError(f"{file}, line {number}: {error}", hint=f"sed -n {number}p {file}") from error
+            raise FileError(f"{file}, line {number}: {error}", hint=f"sed -n {number}p {quoted(file)}") from error
     if header is None:
         raise FileError(f"{file} is empty", hint="memkeep audit STORE --plan FILE")
     if header.plan != FORMAT:
@@ -212,4 +212,6 @@ def _put_new(file: Path, data: bytes) -> None:
             code="target_exists",
         ) from error
     except OSError as error:
-        raise StorageError(f"{file} can't be written: {error.strerror}", hint=f"ls -ld {file.parent}") from error
+        raise StorageError(
+            f"{file} can't be written: {error.strerror}", hint=f"ls -ld {quoted(file.parent)}"
+        ) from error

@@ -10,7 +10,7 @@ import msgspec
 
 from memkeep.config import Config
 from memkeep.engines.merging import Conflict
-from memkeep.errors import MemkeepError, RefusedError, UsageError
+from memkeep.errors import MemkeepError, RefusedError, UsageError, quoted
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Omission, PartImage, Rung, Snapshot, Store, is_url
 from memkeep.ops import in_place as replacing
@@ -187,7 +187,7 @@ def _in_place(
         if plan is not None:
             folder = replacing.apply(vault, msgspec.structs.replace(plan, mending=mends), filed, events)
             parked.append(str(folder))
-            undo.append(f"sh {replacing.quoted(folder / 'undo.sh')}")
+            undo.append(f"sh {quoted(folder / 'undo.sh')}")
     except BaseException:
         serving.put_back(vault, before, done, events)
         raise

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from memkeep import clock
+from memkeep.amounts import count, size
 from memkeep.config import Config
 from memkeep.errors import MemkeepError, UsageError
 from memkeep.events import SILENT, Events
@@ -177,9 +178,11 @@ def _told(error: Exception, verb: str) -> StepError:
 def _back_up(work: Work, _: str | None) -> Done:
     unfound: list[FailedStore] = []
     result: BackupResult = backup(work.vault, work.find(unfound), unfound=unfound, events=work.events)
-    failed = f", {len(result.failed)} stores failed" if result.failed else ""
+    failed = f", {count(len(result.failed), 'store')} failed" if result.failed else ""
     added = sum(one.added_bytes for one in result.snapshots)
-    return Done(result, status_of_backup(result), f"{len(result.snapshots)} snapshots, {added:,} bytes added{failed}")
+    return Done(
+        result, status_of_backup(result), f"{count(len(result.snapshots), 'snapshot')}, {size(added)} added{failed}"
+    )
 
 
 def _verify(work: Work, _: str | None) -> Done:
@@ -189,27 +192,29 @@ def _verify(work: Work, _: str | None) -> Done:
     every = work.config.run.verify_all
     report: VerifyReport = verify(work.vault, list(newest.values()), rung=rung, all=every, events=work.events)
     reached = sum(one.rung.height >= rung.height for one in report.snapshots)
-    said = f"{reached} of {len(report.snapshots)} snapshots are {rung}, {len(report.all_findings)} findings"
+    said = (
+        f"{reached} of {count(len(report.snapshots), 'snapshot')} {rung}, {count(len(report.all_findings), 'finding')}"
+    )
     return Done(report, status_of_verify(report, rung), said)
 
 
 def _forget(work: Work, _: str | None) -> Done:
     result = forget(work.vault, retention=work.config.retention)
-    return Done(result, 0, f"{len(result.forgotten)} snapshots forgotten, {len(result.kept)} kept")
+    return Done(result, 0, f"{count(len(result.forgotten), 'snapshot')} forgotten, {len(result.kept)} kept")
 
 
 def _prune(work: Work, _: str | None) -> Done:
     result = prune(work.vault, events=work.events)
-    held = f", {len(result.held)} objects held" if result.held else ""
-    locked = f" ({result.locked_bytes:,} bytes locked until {result.locked_until})" if result.locked_until else ""
-    return Done(result, status_of_prune(result), f"{result.removed_bytes:,} bytes removed{locked}{held}")
+    held = f", {count(len(result.held), 'object')} held" if result.held else ""
+    locked = f" ({size(result.locked_bytes)} locked until {result.locked_until})" if result.locked_until else ""
+    return Done(result, status_of_prune(result), f"{size(result.removed_bytes)} removed{locked}{held}")
 
 
 def _copy(work: Work, to: str | None) -> Done:
     result = copy(work.vault, work.open(str(to)), events=work.events)
     lost = f", {len(result.failed)} not whole" if result.failed else ""
     there = f"{len(result.present)} there already"
-    said = f"{len(result.copied)} snapshots copied, {there}{lost}, {result.added_bytes:,} bytes added"
+    said = f"{count(len(result.copied), 'snapshot')} copied, {there}{lost}, {size(result.added_bytes)} added"
     return Done(result, status_of(result.findings), said)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from memkeep.errors import StoreError, UsageError
+from memkeep.errors import StoreError, UsageError, quoted
 from memkeep.model import Snapshot, Store, TableMap
 from memkeep.ops.freeze import freeze
 from memkeep.ops.one_user import narrow
@@ -104,5 +104,5 @@ def one_store(stores: Sequence[Store], path: str, like: Snapshot | None) -> Stor
         fitting = [store for store in fitting if store.path == like.path] or fitting
     if len(fitting) != 1:
         names = ", ".join(store.path for store in fitting)
-        raise UsageError(f"{path} holds {len(fitting)} stores: {names}", hint="memkeep discover " + path)
+        raise UsageError(f"{path} holds {len(fitting)} stores: {names}", hint=f"memkeep discover {quoted(path)}")
     return fitting[0]

@@ -14,7 +14,7 @@ import msgspec
 from memkeep.engines.catalog import engine
 from memkeep.engines.merging import Conflict, Merging, Wanted
 from memkeep.engines.rows import Columns, RowEngine, Rows
-from memkeep.errors import StoreError
+from memkeep.errors import StoreError, quoted
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Part, Store, TableMap
 from memkeep.ops.fates import Fitted
@@ -125,7 +125,8 @@ def write(
     into = places(store)
     if not any(one.map.primary for one in into):
         raise StoreError(
-            f"{store.path} has no table that memories could go into", hint=f"memkeep discover {store.path}"
+            f"{store.path} has no table that memories could go into",
+            hint=f"memkeep discover {quoted(store.path)}",
         )
     layer = _Layer(target, source, into, known(store) if isinstance(target, NamingTarget) else {})
     kept = park(vault, store, events) if vault is not None and not dry_run else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from memkeep.config import Config, StoreSettings
-from memkeep.errors import StoreError, UsageError
+from memkeep.errors import StoreError, UsageError, quoted
 from memkeep.model import Hooks, Store, is_url
 from memkeep.systems import (
     custom,
@@ -174,7 +174,7 @@ def _surveyed(look: Look, top: Path, depth: int) -> list[Path]:
     if top.is_dir() and not look.is_table(top):
         folders = look.survey(top, depth=depth)
         if error := look.folder(top).error:
-            raise StoreError(f"{top} cannot be read: {error}.", hint=f"ls -ld {top}")
+            raise StoreError(f"{top} cannot be read: {error}.", hint=f"ls -ld {quoted(top)}")
         return folders
     look.survey(top.parent, depth=0)  # what lies beside it says whose it is
     return []

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from memkeep.engines import lance_new, sqlite_new
-from memkeep.errors import RefusedError
+from memkeep.errors import RefusedError, quoted
 from memkeep.model import Store, TableMap
 from memkeep.records.ids import as_uuid
 from memkeep.records.record import Record
@@ -107,7 +107,9 @@ def create(name: str, place: str, wish: Wish, making: Making) -> Store:  # noqa:
     folder = Path(place)
     if (folder / "lancedb").exists():
         raise RefusedError(
-            f"there is something at {folder / 'lancedb'} already", hint=f"ls {folder}", code="target_exists"
+            f"there is something at {folder / 'lancedb'} already",
+            hint=f"ls {quoted(folder)}",
+            code="target_exists",
         )
     schema = _SCHEMA + sqlite_new.side_table(SIDE_TABLE)
     provider, _, model = (wish.model or "").rpartition("/")

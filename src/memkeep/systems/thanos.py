@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from memkeep.errors import StoreError
+from memkeep.errors import StoreError, quoted
 from memkeep.model import Finding, Part, Role, Severity, Store, TableMap, is_url
 from memkeep.records.readers.thanos import MEMORIES, RELATIONSHIPS
 from memkeep.records.shape import Shape
@@ -45,7 +45,7 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
         memories = _memories(look, servers.told(said)[1], findings)
     else:
         message = f"nothing says where the memories are: {URL} is neither in the environment nor in {root / '.env'}"
-        mend = f"{URL}=postgresql://... memkeep backup {root}"
+        mend = f"{URL}=postgresql://... memkeep backup {quoted(root)}"
         findings.append(Finding(code="memories_elsewhere", severity=Severity.ERROR, message=message, mend=mend))
     return [
         Store(
@@ -71,7 +71,7 @@ def detect_url(look: Look, url: str, places: Places) -> list[Store]:  # noqa: AR
         code="relationships_elsewhere",
         severity=Severity.WARNING,
         message=message,
-        mend=f"{URL}={url} memkeep backup THE_FOLDER_OF_THANOS",
+        mend=f"{URL}={quoted(url)} memkeep backup THE_FOLDER_OF_THANOS",
     )
     return [
         Store(

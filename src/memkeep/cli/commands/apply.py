@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
@@ -46,4 +47,6 @@ def _render(out: Printer, result: "ApplyResult", plan: str) -> None:
     if result.undo:
         out.line("To bring it all back: ", Span(out.face.runnable(result.undo), "bold"))
     elif result.dry_run and result.deleted:
-        out.next(f"memkeep apply {plan}")
+        from memkeep.errors import quoted
+
+        out.next(f"memkeep apply {quoted(plan)}")

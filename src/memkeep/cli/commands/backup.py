@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count, duration, size
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count, duration, interactive, size
+from memkeep.cli.output import Printer, Span, interactive
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:

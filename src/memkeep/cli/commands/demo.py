@@ -3,8 +3,9 @@
 import sys
 from typing import TYPE_CHECKING
 
+from memkeep.amounts import duration, size
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, duration, size
+from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ import shlex
 
 import click
 
+from memkeep.amounts import count
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, count
+from memkeep.cli.output import Printer
 from memkeep.cli.words import verb
 
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memkeep.amounts import count, duration, size
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count, duration, size
+from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import SNAPSHOT, verb
 
 if TYPE_CHECKING:

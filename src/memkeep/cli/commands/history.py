@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count, moment
+from memkeep.cli.output import Printer, Span, moment
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:

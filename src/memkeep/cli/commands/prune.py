@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count, size
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, count, moment, size
+from memkeep.cli.output import Printer, moment
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _render(out: Printer, result: "PruneResult") -> None:
     if result.removed_objects or result.marked_until or result.held:
         out.line(f"{what} {size(result.removed_bytes)} in {count(result.removed_objects, 'object')}.")
     else:
-        out.line("There is nothing to remove: too little of it is unneeded to be worth storing the rest again.")
+        out.line("There is nothing worth removing: the snapshots need what is there, or nearly all of it.")
     if result.copied_bytes:
         out.advice(
             f"  {size(result.copied_bytes)} that are still needed {'would be' if result.dry_run else 'were'} copied"

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count, size
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count, size
+from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:

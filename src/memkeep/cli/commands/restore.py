@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count, size
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count, size
+from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import SNAPSHOT, verb
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def command(
     """
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import open_vault, settings, unlocking
+    from memkeep.errors import quoted
     from memkeep.model import is_url
     from memkeep.ops.parcel_read import is_parcel
 
@@ -114,7 +116,7 @@ def command(
             config=config,
             events=events,
         )
-    then = f"memkeep diff {result.snapshot[:12]} {result.to}"
+    then = f"memkeep diff {result.snapshot[:12]} {quoted(result.to)}"
     if any(finding.code == LAY_IN_A_SERVER for finding in result.findings):
         then = f"memkeep restore {result.snapshot[:12]} --to URL   # into a server, where it can be used and compared"
     return Reply(result, lambda out: _render(out, result, then), exit=status_of(result.findings))

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from memkeep.amounts import duration
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, duration
+from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import SNAPSHOT, verb
 
 if TYPE_CHECKING:
@@ -31,14 +32,20 @@ def command(face: Face, *, text: str, snapshot: str | None) -> Reply:
 
 def _render(out: Printer, result: "SearchResult") -> None:
     from memkeep.cli.views import brief, short
+    from memkeep.errors import quoted
 
-    for hit in result.hits:
+    memories = {(hit.path, hit.id, hit.text) for hit in result.hits}
+    # A product may keep the text again beside its vector; that is said only where it differs.
+    hits = [hit for hit in result.hits if (hit.path, hit.id.partition(":")[2], hit.text) not in memories]
+    for hit in hits:
         where = short(hit.snapshots[-1])
         held = f"in {where}" if len(hit.snapshots) == 1 else f"in {count(len(hit.snapshots), 'snapshot')}, last {where}"
         out.line(Span(hit.id, "bold"), "  ", Span(held, "dim"))
         out.line("  ", brief(hit.text, 200))
-    if result.hits:
-        out.advice(f"{count(len(result.hits), 'version')} found.")
-        out.next(f"memkeep history {result.hits[0].id}")
+    if hits:
+        many = len({(hit.path, hit.id) for hit in hits})
+        versions = f", {count(len(hits), 'version')} of them" if len(hits) > many else ""
+        out.advice(f"{count(many, 'memory', 'memories')} found{versions}.")
+        out.next(f"memkeep history {quoted(hits[0].id)}")
     else:
         out.line("Nothing found.")

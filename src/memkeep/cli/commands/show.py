@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memkeep.amounts import count, duration, number, size
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, Text, count, duration, moment, number, size
+from memkeep.cli.output import Printer, Span, Text, moment
 from memkeep.cli.words import SNAPSHOT, verb
 
 if TYPE_CHECKING:
@@ -66,15 +67,22 @@ def _facts(result: "ShowResult") -> "Iterator[tuple[str, Text]]":
         if counts:
             yield name, _counts(counts)
     if result.oldest and result.newest:
-        yield "from", f"{moment(result.oldest)} to {moment(result.newest)}"
+        yield "made", f"{moment(result.oldest)} to {moment(result.newest)}"
     for name, fact in sorted(result.fingerprint.items()):
         yield name, _value(fact)
     for name, fact in sorted(result.vectors.items()):
-        yield name, _value(fact)
+        yield f"vectors {name}", _vectors(fact)
 
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name or '(none)'} {many:,}" for name, many in sorted(counts.items(), key=lambda one: -one[1]))
+
+
+def _vectors(fact: dict[str, Any]) -> str:
+    """Say how many vectors of which size a column has: `41 of 16 dimensions, 2 missing`."""
+    sizes = [f"{many:,} of {dims} dimensions" for dims, many in fact["dims"].items()]
+    missing = [f"{number(fact['missing'])} missing"] if fact["missing"] else []
+    return ", ".join(sizes + missing) or "none"
 
 
 def _value(value: Any) -> str:

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import number, size
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, moment, number, size
+from memkeep.cli.output import Printer, Span, Text, moment
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _render(out: Printer, result: "SnapshotList") -> None:
     from memkeep.cli.views import rung, short
 
     if result.snapshots:
-        rows = [
+        rows: list[tuple[Text, ...]] = [
             (
                 short(row.id),
                 moment(row.created),
@@ -47,7 +48,9 @@ def _render(out: Printer, result: "SnapshotList") -> None:
             )
             for row in result.snapshots
         ]
-        header = ("snapshot", "taken", "system", "records", "added", "proven", "tag", "store")
+        header: tuple[str, ...] = ("snapshot", "taken", "system", "records", "added", "proven", "tag", "store")
+        if not any(row.tag for row in result.snapshots):
+            rows, header = [(*row[:6], row[7]) for row in rows], (*header[:6], header[7])
         out.table(header, rows, right=(3, 4))
     else:
         out.line("There is no snapshot.")

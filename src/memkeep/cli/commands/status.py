@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count, number
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, Text, ago, count, number
+from memkeep.cli.output import Printer, Span, Text, ago
 from memkeep.cli.words import verb
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def _schedule(result: "StatusResult") -> str:
         return f"{kept}Not run yet."
     if last.exit is None:
         return f"{kept}A run is at work." if last.running else f"{kept}The last run was killed."
-    how = f"exit status {last.exit}" + (f" ({last.step or last.code}: {last.message})" if last.exit else "")
+    why = ": ".join(filter(None, (last.step or last.code, last.message)))
+    how = f"exit status {last.exit}" + (f" ({why})" if last.exit else "")
     return f"{kept}Last run {ago(last.started)}: {how}."
 
 

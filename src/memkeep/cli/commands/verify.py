@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memkeep.amounts import count
 from memkeep.cli.face import Face, Reply
-from memkeep.cli.output import Printer, Span, count
+from memkeep.cli.output import Printer, Span
 from memkeep.cli.words import SNAPSHOT, verb
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from memkeep.ops.vectors import VectorsReport
     from memkeep.ops.verify import VerifyResult
 
-RUNGS = ("intact", "readable", "restorable", "equivalent")
+MEANING = {
+    "intact": "every byte is what was written",
+    "readable": "the databases open, integrity checks and counts hold",
+    "restorable": "it was restored into scratch space",
+    "equivalent": "restored, it has the same rows and vectors, and recall gives the same answers",
+}
+RUNGS = tuple(MEANING)
 
 
 @verb(example="memkeep verify latest --rung equivalent")
@@ -151,6 +158,8 @@ def _render(out: Printer, rows: "Sequence[VerifyResult]", findings: "Sequence[Fi
     for row in rows:
         out.line(short(row.snapshot), "  ", rung(row.rung))
     show_findings(out, findings)
-    out.advice(f"{count(len(findings), 'finding')}." if findings else "All is well.")
+    reached = min((row.rung for row in rows), key=lambda one: one.height, default=None)
+    meaning = f": {MEANING[reached]}" if reached in MEANING else ""
+    out.advice(f"{count(len(findings), 'finding')}." if findings else f"All is well{meaning}.")
     if any(finding.mend == "memkeep repair" for finding in findings):
         out.next("memkeep repair --dry-run")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from memkeep.errors import FileError
+from memkeep.errors import FileError, quoted
 from memkeep.records.formats.alf_record import OURS, from_alf, links_of, moment_of
 from memkeep.records.readers.base import Read, Refused
 from memkeep.records.readers.json_stream import stream_lines
@@ -111,4 +111,4 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
 
 
 def _no_archive(path: Path, why: str) -> FileError:
-    return FileError(f"{path} is no archive of the Agent Life Format: {why}", hint=f"unzip -t {path}")
+    return FileError(f"{path} is no archive of the Agent Life Format: {why}", hint=f"unzip -t {quoted(path)}")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from memkeep.errors import FileError
+from memkeep.errors import FileError, quoted
 from memkeep.records.formats.objects import Section
 from memkeep.records.readers.base import Read, Refused
 from memkeep.records.record import Portable, Record
@@ -27,7 +27,7 @@ BROKEN: tuple[type[Exception], ...] = (
 
 def unreadable(path: Path, reason: object) -> FileError:
     """Return the error that names a file which can't be read."""
-    return FileError(f"{path} can't be read: {reason}", hint=f"memkeep export --verify {path.parent}")
+    return FileError(f"{path} can't be read: {reason}", hint=f"memkeep export --verify {quoted(path.parent)}")
 
 
 def why(error: BaseException) -> str:

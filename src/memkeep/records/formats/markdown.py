@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from memkeep.errors import FileError
+from memkeep.errors import FileError, quoted
 from memkeep.records.formats.base import About, Source
 from memkeep.records.formats.heaps import Heaps
 from memkeep.records.formats.scenes import line, write_scenes
@@ -98,7 +98,7 @@ def read(path: Path) -> Iterator[Read]:
     try:
         with file.open("rb") as stream:
             if stream.readline(len(_HEAD)) != _HEAD:
-                raise FileError(f"{file} is no markdown that memkeep wrote", hint=f"head -1 {file}")
+                raise FileError(f"{file} is no markdown that memkeep wrote", hint=f"head -1 {quoted(file)}")
             yield from _read(stream, file.name)
     except OSError as error:
         raise unreadable(file, error) from error

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from memkeep.errors import FileError, RefusedError
+from memkeep.errors import FileError, RefusedError, quoted
 from memkeep.model import Value
 
 MANIFEST = "manifest.json"
@@ -63,14 +63,14 @@ def unpack(path: Path, folder: Path, *, limit: int | None = None) -> Unpacked:
     Raises `FileError` for what is damaged, dangerous or too large; what was unpacked until then stays in the folder.
     """
     if any(folder.iterdir()):
-        raise RefusedError(f"{folder} is not empty", hint=f"ls {folder}")
+        raise RefusedError(f"{folder} is not empty", hint=f"ls {quoted(folder)}")
     most = limit if limit is not None else max(_LEAST, _RATIO * path.stat().st_size)
     try:
         with gzip.open(path) as plain, _opened(plain, most) as archive:
             files, omitted = _unpack(archive, folder)
             _check_end(archive)
     except _DAMAGED as error:
-        raise FileError(f"{path} can't be unpacked: {error}", hint=f"tar -tzf {path}") from error
+        raise FileError(f"{path} can't be unpacked: {error}", hint=f"tar -tzf {quoted(path)}") from error
     roots = [each for each in folder.iterdir() if each.is_dir()]
     root = roots[0] if len(roots) == 1 else folder
     manifest = _manifest(root / MANIFEST)

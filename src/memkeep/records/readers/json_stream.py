@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from memkeep.errors import FileError
+from memkeep.errors import FileError, quoted
 from memkeep.records.readers.base import Read, Refused
 from memkeep.records.record import Portable
 
@@ -142,7 +142,7 @@ def first_keys(path: Path, count: int) -> dict[str, Any]:
 
 def unreadable(path: Path, error: Exception) -> FileError:
     """Return the error of a file that can't be read at all."""
-    return FileError(f"{path} can't be read: {error}", hint=f"ls -l {path}")
+    return FileError(f"{path} can't be read: {error}", hint=f"ls -l {quoted(path)}")
 
 
 class _Scanner:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from memkeep.errors import FileError
+from memkeep.errors import FileError, quoted
 from memkeep.model import TableMap, TimeUnit
 from memkeep.records.readers.base import Read, UnfitError
 from memkeep.records.readers.json_stream import Element, elements, first_keys, lines, portables
@@ -75,7 +75,7 @@ def read(path: Path) -> Iterator[Read]:
     if path.is_dir():
         daily = sorted(path.glob(DAILY))
         if not daily:
-            raise FileError(f"{path} has no {DAILY}", hint=f"ls {path}")
+            raise FileError(f"{path} has no {DAILY}", hint=f"ls {quoted(path)}")
         path = daily[-1]
     if path.suffix == ".jsonl":
         return portables(lines(path), {"": _record})

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from memkeep.errors import FileError
+from memkeep.errors import FileError, quoted
 from memkeep.records import moments
 from memkeep.records.readers.base import Read, Refused
 from memkeep.records.record import Record
@@ -52,7 +52,7 @@ def fits(path: Path) -> bool:
 def read(path: Path) -> Iterator[Read]:
     """Yield the items and paragraphs of all notes of a folder, or of one file, in the order of paths and lines."""
     if not fits(path):
-        raise FileError(f"{path} has no notes: no MEMORY.md, no {_FOLDER}/YYYY-MM-DD.md", hint=f"ls {path}")
+        raise FileError(f"{path} has no notes: no MEMORY.md, no {_FOLDER}/YYYY-MM-DD.md", hint=f"ls {quoted(path)}")
     for file, shown in sorted(_files(path), key=lambda each: each[1]):
         try:
             if file.stat().st_size > _LARGEST:

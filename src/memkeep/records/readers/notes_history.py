@@ -12,7 +12,7 @@ from typing import IO, NamedTuple, cast
 
 import msgspec
 
-from memkeep.errors import FileError, UnsupportedError
+from memkeep.errors import FileError, UnsupportedError, quoted
 from memkeep.records import moments
 from memkeep.records.readers.base import Read, Refused
 from memkeep.records.readers.notes import is_note, records_of
@@ -167,7 +167,9 @@ def _git(path: Path, *words: str) -> bytes:
         raise UnsupportedError(f"git can't be started: {error}", hint="apt-get install git") from error
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().splitlines()
-        raise FileError(f"git can't read {path}: {why[-1] if why else 'it failed'}", hint=f"git -C {path} log -1")
+        raise FileError(
+            f"git can't read {path}: {why[-1] if why else 'it failed'}", hint=f"git -C {quoted(path)} log -1"
+        )
     return done.stdout
 
 

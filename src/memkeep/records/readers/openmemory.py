@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from memkeep.errors import FileError, UsageError
+from memkeep.errors import FileError, UsageError, quoted
 from memkeep.model import TableMap
 from memkeep.records import moments
 from memkeep.records.readers.base import Read, Refused, UnfitError
@@ -224,4 +224,4 @@ def _undo(zone: str | None) -> _Undo:
 
 
 def _no_export(path: Path, why: str) -> FileError:
-    return FileError(f"{path} is no export of OpenMemory: {why}", hint=f"unzip -l {path}")
+    return FileError(f"{path} is no export of OpenMemory: {why}", hint=f"unzip -l {quoted(path)}")
