@@ -40,7 +40,7 @@ class Operation(NamedTuple):
     faulty: str = "here"
     far: bool = False
     once: bool = False  # what is done can't be done again
-    over_all: bool = False  # it looks over all snapshots, and leaves out those whose manifest can't be read
+    over_all: bool = False  # it looks over all snapshots or marks, and leaves out those that can't be read
 
 
 def _restore(world: World) -> object:
@@ -147,7 +147,12 @@ OPERATIONS = (
     ),
     Operation("prune --dry-run", lambda world: prune(world.open(), dry_run=True), start="forgotten", reads=True),
     Operation(
-        "prune --dry-run marked", lambda world: prune(world.open(), dry_run=True), start="marked", reads=True, far=True
+        "prune --dry-run marked",
+        lambda world: prune(world.open(), dry_run=True),
+        start="marked",
+        reads=True,
+        far=True,
+        over_all=True,
     ),
     Operation("copy --dry-run", lambda world: copy(world.open(), world.open("there"), dry_run=True), reads=True),
     Operation("repair --dry-run", lambda world: repair(world.open(), dry_run=True), start="hurt", reads=True),

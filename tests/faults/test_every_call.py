@@ -213,6 +213,18 @@ def test_whichever_call_fails_nothing_is_lost_and_the_same_again_does_it(
         told_by(world, operation, found, fault)
 
 
+@pytest.mark.parametrize("name", ["verify", "verify readable", "verify restorable"])
+def test_of_a_vault_that_goes_bad_while_its_packs_are_read_nothing_is_called_good(
+    name: str, both: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = next(one for one in OPERATIONS if one.name == name)
+    world = world_of(operation, both, monkeypatch)
+    found = clean(world, operation)
+    read = [key for call, key in world.faulty[operation.faulty].calls if call == "get"]
+    first = next(number for number, key in enumerate(read, 1) if key.startswith(layout.DATA))
+    told_by(world, operation, found, Fault(call="get", number=first, kind="corrupt", lasting=True))
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("operation", OPERATIONS, ids=NAMES)
 def test_every_call_in_every_way(

@@ -105,10 +105,14 @@ def _verify(
 
 
 def _still_so(vault: Vault, report: VerifyReport, rung: Rung) -> VerifyReport:
-    """Look again at what is damaged, in the vault as it is by now: a forget or a prune may have taken it meanwhile."""
+    """Look again at what is damaged, in the vault as it is by now: a forget or a prune may have taken it meanwhile.
+
+    A manifest that can't be read now is not gone; what is found only now is added.
+    """
     hurt = {one.snapshot for one in report.snapshots if any(finding.object for finding in one.findings)}
     fresh = Vault(vault.storage, vault.config, vault.keys)
     there = {one.id for one in fresh.snapshots()}
+    unread = {error.obj.removeprefix(format.SNAPSHOTS) for error in fresh.damaged}
     again = _verify(fresh, sorted(hurt & there), rung=rung, all=False, events=SILENT)
     results = {one.snapshot: one for one in again.snapshots}
     known = {finding.object for finding in again.all_findings}
@@ -119,13 +123,15 @@ def _still_so(vault: Vault, report: VerifyReport, rung: Rung) -> VerifyReport:
         name = finding.object or ""
         return not name or name in known or (name in seen and bool(packs.intact([name], SILENT)))
 
+    lasting = [finding for finding in report.findings if lasts(finding)]
+    said = {(finding.code, finding.object, finding.message) for finding in lasting}
     return VerifyReport(
         snapshots=tuple(
             results.get(one.snapshot, one)
             for one in report.snapshots
-            if one.snapshot not in hurt or one.snapshot in results
+            if one.snapshot not in hurt or one.snapshot in results or one.snapshot in unread
         ),
-        findings=tuple(finding for finding in report.findings if lasts(finding)),
+        findings=(*lasting, *(one for one in again.findings if (one.code, one.object, one.message) not in said)),
     )
 
 
