@@ -10,6 +10,7 @@ export PIP_NO_INPUT = 1
 
 demo: $(VENV)/.ready
 	@$(BIN)/memkeep demo
+	@command -v memkeep >/dev/null || echo "memkeep is $(BIN)/memkeep here; pip install '.[lance]' puts it on your PATH." >&2
 
 test: $(VENV)/.ready-dev
 	@$(BIN)/ruff format --check --quiet .

@@ -35,6 +35,8 @@ class Face:
     def runnable(self, command: str) -> str:
         """Return a command as it must be typed here: with the vault, settings and password that were given so far."""
         words = command.split()
+        if words[:2] == ["pip", "install"]:
+            return _of_this_python(command)
         flags = {
             "--vault": self.vault,
             "--config": self.config,
@@ -52,6 +54,18 @@ class Face:
         line, gap, remark = command.partition(REMARK)
         added = "".join(f" {flag} {quote(text)}" for flag, text in given)
         return f"{line}{added}{gap}{remark}"
+
+
+def _of_this_python(command: str) -> str:
+    """Return a command of pip as it must be typed for the Python that runs: the one on the PATH may be another's."""
+    import sys
+    from pathlib import Path
+    from shlex import quote
+    from shutil import which
+
+    found = which("pip")
+    own = found is not None and Path(found).parent == Path(sys.executable).parent
+    return command if own else f"{quote(sys.executable)} -m {command}"
 
 
 class Reply:

@@ -98,10 +98,11 @@ def push(folder: Path, committed: str) -> None:
     """Push; raises `MemkeepError` (`push_failed`) when the commit stays here."""
     done = _git(folder, "-c", "push.autoSetupRemote=true", "push", "--quiet", check=False)
     if done.returncode:
+        then = "push" if _git(folder, "remote").stdout else "remote add origin URL"
         raise MemkeepError(
             f"git could not push: {_said(done)}",
             unchanged=f"The export is written and committed here, as {committed[:12]}.",
-            hint=f"git -C {shlex.quote(str(folder))} push",
+            hint=f"git -C {shlex.quote(str(folder))} {then}",
             code="push_failed",
         )
 
