@@ -1,6 +1,5 @@
 """The ladder up to `intact`: are all objects there, does every byte hash right, does every chunk decode."""
 
-import hashlib
 from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +11,7 @@ from memkeep.storage.base import ObjectMissingError, Storage
 from memkeep.storage.cache import origin
 from memkeep.vault import format
 from memkeep.vault.chains import prove
-from memkeep.vault.objects import read_object
+from memkeep.vault.objects import read_hashed
 from memkeep.vault.reader import split_ids
 from memkeep.vault.vault import Vault
 from memkeep.vault.writer import Writer
@@ -190,10 +189,10 @@ def _absent(pack: str, size: int | None, vault: Vault) -> DamagedError | None:
 
 def _changed(storage: Storage, key: str) -> DamagedError | None:
     try:
-        data = read_object(storage, key)
+        data, digest = read_hashed(storage, key)
     except ObjectMissingError:
         return DamagedError(f"{key} is missing", obj=key)
-    if hashlib.sha256(data).hexdigest() != key[-64:]:
+    if digest != key[-64:]:
         what = "is empty" if not data else "is not what was written (SHA-256 differs)"
         return DamagedError(f"{key} {what}", obj=key)
     return None

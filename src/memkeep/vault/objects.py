@@ -17,8 +17,17 @@ def read_object(storage: Storage, key: str) -> bytes:
 
     A disk or a line may give other bytes once: nothing may be removed, or said to be lost, because of that.
     """
+    return read_hashed(storage, key)[0]
+
+
+def read_hashed(storage: Storage, key: str) -> tuple[bytes, str]:
+    """Return an object as `read_object` does, and the digest of what was read."""
     data = storage.get(key)
-    return data if key.endswith(layout.digest_of(data)) else storage.get(key)
+    digest = layout.digest_of(data)
+    if not key.endswith(digest):
+        data = storage.get(key)
+        digest = layout.digest_of(data)
+    return data, digest
 
 
 def read_named(storage: Storage, key: str) -> bytes:
