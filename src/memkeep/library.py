@@ -341,11 +341,11 @@ class OpenVault:
 
         return prune(self._vault, grace=grace, dry_run=dry_run, events=events)
 
-    def diff(self, a: str, b: str) -> DiffResult:
+    def diff(self, a: Place, b: Place) -> DiffResult:
         """Compare two sides: a snapshot's name, `latest`, or the path of a live store."""
         from memkeep.ops.diff import diff
 
-        return diff(self._vault, a, b, config=self._config)
+        return diff(self._vault, fspath(a), fspath(b), config=self._config)
 
     def history(self, id: str) -> HistoryResult:
         """Follow one memory through all snapshots."""

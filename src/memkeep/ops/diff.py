@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 
 from memkeep.config import Config
-from memkeep.errors import UsageError
-from memkeep.model import Snapshot
+from memkeep.errors import UsageError, quoted
+from memkeep.model import Snapshot, Store
 from memkeep.ops import sides
 from memkeep.ops.discover import discover
 from memkeep.ops.one_user import of_user
@@ -34,12 +34,15 @@ class DiffResult(msgspec.Struct, frozen=True, kw_only=True):
 def diff(vault: Vault, a: str, b: str, *, config: Config | None = None) -> DiffResult:
     """Compare two sides, each a snapshot's name, `latest`, or a live store: path, URL or name in the settings.
 
+    Beside a live store `latest` is the latest snapshot of that one.
     Reads only the groups of records that differ. Raises `StoreError` for a name that fits nothing, `UsageError` when
     a path holds several stores and the other side does not say which.
     """
     stores = config.stores if config is not None else {}
-    known = {name: vault.resolve(name) for name in (a, b) if not sides.is_live(name, stores)}
-    left, right = _sides(vault, a, b, known, config)
+    live = {name: discover([name], config) for name in (a, b) if sides.is_live(name, stores)}
+    of = sides.of_stores([store for found in live.values() for store in found])
+    known = {name: vault.resolve(name, of=of) for name in (a, b) if name not in live}
+    left, right = _sides(vault, a, b, known, live)
     added: list[str] = []
     removed: list[str] = []
     changed: list[Change] = []
@@ -53,7 +56,9 @@ def diff(vault: Vault, a: str, b: str, *, config: Config | None = None) -> DiffR
     )
 
 
-def _sides(vault: Vault, a: str, b: str, known: dict[str, Snapshot], config: Config | None) -> tuple[Sides, Sides]:
+def _sides(
+    vault: Vault, a: str, b: str, known: dict[str, Snapshot], live: dict[str, list[Store]]
+) -> tuple[Sides, Sides]:
     if known.get(a) and known.get(b) and known[a].system != known[b].system:
         raise UsageError(
             f"{a} is of {known[a].system} and {b} of {known[b].system}: their records can't be compared",
@@ -62,12 +67,16 @@ def _sides(vault: Vault, a: str, b: str, known: dict[str, Snapshot], config: Con
     made: dict[str, Sides] = {name: sides.of_snapshot(vault, one) for name, one in known.items()}
     for name, other in ((a, b), (b, a)):
         if name not in made:
-            stores = discover([name], config)
             like = known.get(other)
-            store = sides.one_store(stores, name, like)
+            store = sides.one_store(live[name], name, like)
             if like is not None and like.user is not None:
                 store = of_user(store, like.user)
             made[name] = sides.of_live(vault, store, made.get(other, {}))
+            if like is not None and like.system != store.system and not made[name].keys() & made[other].keys():
+                raise UsageError(
+                    f"{other} is of {like.system} and {name} of {store.system}: their records can't be compared",
+                    hint=f"memkeep backup {quoted(name)}",
+                )
     return made[a], made[b]
 
 

@@ -22,7 +22,7 @@ from memkeep.ops.materialise import materialise
 from memkeep.ops.merge import merge
 from memkeep.ops.merged import MergeResult
 from memkeep.ops.new_folder import new_folder, refuse_inside, refuse_taken
-from memkeep.ops.sides import one_store
+from memkeep.ops.sides import of_stores, one_store
 from memkeep.vault.vault import Vault
 
 
@@ -63,10 +63,10 @@ def restore(
     With `to`, a folder that does not exist or is empty, the parts lie under it as they lay under the store's root;
     with `to` the URL of a server, the parts that such a server keeps are put into it.
     With `in_place` what is there is parked beside it first, and what is in a server in a snapshot of its own;
-    `confirm` must be the name of the system. Raises
+    `confirm` must be the name of the system, and `latest` is the latest of that system. Raises
     `RefusedError` (target exists, store open, not confirmed), `DamagedError` (the vault can't give the bytes back).
     """
-    chosen = vault.resolve(snapshot)
+    chosen = vault.resolve(snapshot, of=lambda one: in_place and one.system == confirm)
     if (to is None) == (not in_place):
         raise UsageError("say where to: --to DIR, or --in-place", hint=f"memkeep restore {chosen.id[:12]} --to DIR")
     images = _choose(vault, chosen, parts)
@@ -104,10 +104,11 @@ def restore_into(
     events: Events = SILENT,
 ) -> RestoreResult:
     """Put the records of a snapshot, or of one user in it, among those of a live store; see `merge`."""
-    chosen = vault.resolve(snapshot)
+    found = discover([into], config)
+    chosen = vault.resolve(snapshot, of=of_stores(found))
     images = _choose(vault, chosen, parts)
     check_entries(images)
-    store = one_store(discover([into], config), into, chosen)
+    store = one_store(found, into, chosen)
     done = merge(vault, chosen, images, store, conflict=conflict, user=user, dry_run=dry_run, events=events)
     undo = f"memkeep restore {done.kept[:12]} --in-place --confirm={store.system}" if done.kept else None
     result = _result(
@@ -149,9 +150,9 @@ def _in_place(
     config: Config | None,
     events: Events,
 ) -> RestoreResult:
-    if confirm != snapshot.system and not dry_run:
+    if confirm != snapshot.system and not (dry_run and confirm is None):
         raise RefusedError(
-            f"restoring over {snapshot.path} must be confirmed by the name of its system",
+            f"restoring over {snapshot.path} must be confirmed by the name of its system, {snapshot.system}",
             hint=f"memkeep restore {snapshot.id[:12]} --in-place --confirm={snapshot.system}",
             code="not_confirmed",
         )

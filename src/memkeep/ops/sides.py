@@ -97,6 +97,12 @@ def is_live(name: str, stores: Container[str] = ()) -> bool:
     return name != "latest" and (name in stores or any(mark in name for mark in "/\\.~") or Path(name).exists())
 
 
+def of_stores(stores: Sequence[Store]) -> Callable[[Snapshot], bool]:
+    """Return what is true of the snapshots of these stores."""
+    named = {(store.system, store.path) for store in stores}
+    return lambda snapshot: (snapshot.system, snapshot.path) in named
+
+
 def one_store(stores: Sequence[Store], path: str, like: Snapshot | None) -> Store:
     """Choose the store at a path that fits the other side; `UsageError` when it is not clear which."""
     fitting = [store for store in stores if like is not None and store.system == like.system] or list(stores)

@@ -149,14 +149,16 @@ class Vault:
             found.append(self._manifests[name])
         return sorted(found, key=lambda snapshot: (snapshot.created, snapshot.id))
 
-    def resolve(self, name: str) -> Snapshot:
+    def resolve(self, name: str, *, of: Callable[[Snapshot], bool] | None = None) -> Snapshot:
         """Return the snapshot that `latest` or a unique prefix of an id names.
 
+        Where `of` is true of any, `latest` is the latest of those: that of the store which somebody named beside it.
         What a restore has kept of the store as it was is not the latest: whoever restores again means what was good.
         Raises `DamagedError` when the latest one's manifest can't be read: an older one must not pass for it.
         """
         listed = self.snapshots()
         if name == "latest":
+            listed = [one for one in listed if of is not None and of(one)] or listed
             latest = next(
                 (one for one in reversed(listed) if one.tag != BEFORE_RESTORE), listed[-1] if listed else None
             )

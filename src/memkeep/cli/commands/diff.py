@@ -19,7 +19,7 @@ def command(face: Face, *, before: str, after: str) -> Reply:
     """Show which memories differ between two moments.
 
     A and B are snapshots (an id's beginning, or `latest`) or live stores, which are only read: a path, a URL, or the
-    name of a store in the settings.
+    name of a store in the settings. Beside a live store `latest` is the latest snapshot of that one.
     """
     from memkeep.cli.wiring import open_vault, settings
 

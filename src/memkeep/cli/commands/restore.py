@@ -54,7 +54,8 @@ def command(
 
     The parts lie under DIR as they lay under the store's root; what lay in a server lies there as files, and goes into
     another server with --to URL: postgresql://USER@HOST/DATABASE, qdrant://HOST:PORT/COLLECTION. The result is checked
-    before it is called done. A file that `memkeep pack` wrote needs no vault.
+    before it is called done. A file that `memkeep pack` wrote needs no vault. Where several stores are kept, `latest`
+    is the latest of the one that --into names, or of the system that --confirm does.
     """
     from memkeep.cli.progress import listening
     from memkeep.cli.wiring import open_vault, settings, unlocking
