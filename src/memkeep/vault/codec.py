@@ -18,6 +18,7 @@ integers are little endian.
 """
 
 import struct
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np  # noqa: TID253 - every chunk goes through it; only verbs that open a vault import this module
@@ -50,7 +51,10 @@ _LEVEL_PAGES = 6  # of changed pages a higher level saves nothing
 
 
 class Coder:
-    """Encodes and decodes chunks. Keeps compression contexts from one to the next, so each thread needs its own."""
+    """Encodes and decodes chunks. Keeps compression contexts from one to the next, so each thread needs its own.
+
+    Making one costs as much as many a chunk: see `Coders`.
+    """
 
     def __init__(self) -> None:
         self._fast = zstandard.ZstdCompressor(level=_LEVEL_FULL)
@@ -169,6 +173,13 @@ class Coder:
             return self._decompressor
         content = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         return zstandard.ZstdDecompressor(dict_data=content)
+
+
+class Coders(threading.local):
+    """A coder for each thread that asks for `own`."""
+
+    def __init__(self) -> None:
+        self.own = Coder()
 
 
 def base_of(blob: bytes, name: str) -> bytes | None:

@@ -39,6 +39,7 @@ class Reader:
         self._index = index
         self._ciphers: OrderedDict[str, Cipher] = OrderedDict()
         self._lock = threading.Lock()
+        self._coders = codec.Coders()
 
     def chunk(self, chunk: bytes) -> bytes:
         """Return one chunk, checked."""
@@ -175,7 +176,7 @@ class Reader:
         places = self.closure(set(wanted))
         sealed = self._fetch(places)
         ciphers = {place.pack: self._cipher(place.pack) for place in places.values()}
-        coder = codec.Coder()
+        coder = self._coders.own
 
         def build(chunk: bytes, *, check: bool) -> bytes:
             raw = b""

@@ -107,6 +107,7 @@ class Writer:
         self.objects: list[str] = []  # the packs and segments that were written
         self._failed: BaseException | None = None
         self._check = check
+        self._coders = codec.Coders()
         self.added_bytes = 0
         self.checked: set[bytes] = set()  # chunks whose blobs were decoded again and found equal
 
@@ -230,7 +231,7 @@ class Writer:
 
     def _encode(self, jobs: list[_Job]) -> list[_Blob]:
         """Encode chunks, on a worker."""
-        coder = codec.Coder()
+        coder = self._coders.own
         bases = self._bases(jobs)
         blobs = []
         for job in jobs:
