@@ -233,11 +233,13 @@ class Writer:
         """Encode chunks, on a worker."""
         coder = self._coders.own
         bases = self._bases(jobs)
+        deltas = [job.one for job in jobs if job.base in bases]
+        # One that is there but lacks what it needs is stored whole: then nobody takes the other for it.
+        there = {one for one, place in zip(deltas, self._index.find_all(deltas), strict=True) if place is not None}
         blobs = []
         for job in jobs:
             theirs, encoded = b"", None
-            # One that is there but lacks what it needs is stored whole: then nobody takes the other for it.
-            if job.base is not None and job.base in bases and self._index.find(job.one) is None:
+            if job.base is not None and job.base in bases and job.one not in there:
                 theirs, depth = bases[job.base]
                 encode = coder.text if job.text else coder.pages
                 blob = encode(job.raw, theirs, job.base)
