@@ -29,6 +29,7 @@ from memkeep.ops.imports import import_
 from memkeep.records.formats.base import About
 from memkeep.records.record import Record, Relationship, Vector
 from memkeep.systems import target_oc_memory
+from memkeep.systems.making import Making
 from memkeep.systems.target import Wish
 
 COUNT = 20_000
@@ -98,7 +99,7 @@ def bare_sqlite(file: Path, place: Path) -> None:
                 first = (int(one["id"]), one["scope"], one["category"], one["importance"], one["content"])
                 yield (*first, "", "[]", vector, 0, one["native"]["created_at"], one["native"]["updated_at"])
 
-    target_oc_memory.create("oc-memory", str(place), Wish())
+    target_oc_memory.create("oc-memory", str(place), Wish(), Making())
     with closing(sqlite3.connect(place)) as con, con:
         con.executemany("INSERT INTO mem_cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows())
         con.execute(

@@ -1,13 +1,13 @@
 """Merge rows into a live Lance table, in one commit of one new version.
 
-What would change is found out first, against one version, and put aside in a file; `commit` makes the next version of
-it with Lance's own `merge_insert`, which sees when somebody else has changed these rows meanwhile (not that somebody
-has put in the same ones; that is looked at before). A row that does not
-fit the table's columns is named and left out.
+What would change is found out first, against one version, and put aside, the most of it in a file; `commit` makes the
+next version of it with Lance's own `merge_insert`, which sees when somebody else has changed these rows meanwhile (not
+that somebody has put in the same ones; that is looked at before). A row that does not fit the table's columns is named
+and left out.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH = 256  # rows
+_HELD = 64 << 20  # bytes of rows that wait in memory; what is more waits in a file
 _BLOB = b"lance-encoding:blob"
 
 
@@ -41,12 +42,13 @@ class LanceMerge:
     """What of some rows goes into a table."""
 
     def __init__(self, live: Path, map_: TableMap, wanted: Wanted, aside: Path) -> None:
-        """Look at the live table; `aside` is the file where what goes in waits, which `take` makes."""
+        """Look at the live table; `aside` is the file where what goes in waits, when it is much."""
         self.result = Merged()
         self._live = live
         self._map = map_
         self._wanted = wanted
         self._aside = aside
+        self._held: list[pa.Table] = []
         self._table = dataset(live)
         self.schema: pa.Schema = self._table.schema
         self._place: dict[Any, int] = {}
@@ -71,10 +73,17 @@ class LanceMerge:
             key = self._table.to_table([self._map.id]).column(0)
             self._place = {one: at for at, one in enumerate(key.to_pylist())}
         try:
-            with pa.OSFile(str(self._aside), "wb") as file, pa.ipc.new_file(file, self.schema) as writer:
-                for batch in batches:
-                    for rows in self._one(batch):
-                        writer.write_table(rows)
+            with ExitStack() as stack:
+                room, writer = _HELD, None
+                for rows in (rows for batch in batches for rows in self._one(batch)):
+                    room -= rows.nbytes
+                    if room >= 0:
+                        self._held.append(rows)
+                        continue
+                    if writer is None:
+                        file = stack.enter_context(pa.OSFile(str(self._aside), "wb"))
+                        writer = stack.enter_context(pa.ipc.new_file(file, self.schema))
+                    writer.write_table(rows)
         except OSError as error:
             raise StoreError(
                 f"the rows could not be read or put aside in {self._aside}: {error}", hint="df -h"
@@ -95,16 +104,25 @@ class LanceMerge:
 
         if not self._counts["inserted"] + self._counts["updated"]:
             return
-        with pa.memory_map(str(self._aside)) as file, meant(self._live, "could not be written"):
-            waiting = pa.ipc.open_file(file)
-            batches = (waiting.get_batch(number) for number in range(waiting.num_record_batches))
-            reader = pa.RecordBatchReader.from_batches(self.schema, batches)
+        with meant(self._live, "could not be written"):
+            reader = pa.RecordBatchReader.from_batches(self.schema, self._waiting())
             newest = self._newest()
             if not self._counts["updated"]:
                 newest.insert(reader)  # as a merge does, but without looking at every row that is there
                 return
             builder = self._table.merge_insert(self._map.id).when_matched_update_all().when_not_matched_insert_all()
             builder.conflict_retries(0).execute(reader)
+
+    def _waiting(self) -> "Iterator[pa.RecordBatch]":
+        """Yield what goes in, once."""
+        import pyarrow as pa
+
+        while self._held:
+            yield from self._held.pop(0).to_batches()
+        if self._aside.exists():
+            with pa.OSFile(str(self._aside), "rb") as file:  # not mapped: its pages would count as memory
+                waiting = pa.ipc.open_file(file)
+                yield from map(waiting.get_batch, range(waiting.num_record_batches))
 
     def _newest(self) -> Any:
         """Return the table as it is now; `StoreError` when another has put in a row that was to be new."""

@@ -1,8 +1,10 @@
 """What becomes of each field of records that go into a product: kept as its own, carried beside, or lost."""
 
+import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterator
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -15,10 +17,10 @@ from memkeep.systems.target import Target
 Fate = Literal["native", "metadata", "lost"]
 _INVALID = "records that are no longer valid"
 _MODEL = "the name of the vectors' model"
-_EMPTY = frozenset({type(None), tuple, dict})
 _ROUNDED = 1e-5
-_OWN = frozenset({"primary", "collection", "system", "native"})
-_FIELDS = tuple(field for field in Record.__struct_fields__ if field not in _OWN)
+_APART = frozenset({"primary", "collection", "system", "native", "metadata", "vectors"})
+_FIELDS = tuple(field for field in Record.__struct_fields__ if field not in _APART)
+_values = attrgetter(*_FIELDS)
 
 
 class FieldFate(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,60 +55,51 @@ class Room(msgspec.Struct, frozen=True):
     model: str | None  # whose vectors it has, where it says that
 
 
-def fates(source: Source, room: Room) -> list[FieldFate]:
+def fates(fitted: "Fitted", room: Room) -> list[FieldFate]:
     """Return what becomes of the fields of the memories, of their metadata key by key, and of relationships."""
     mapper = room.mapper
+    found = fitted.found
     aside: Fate = "metadata" if room.side else "lost"
-    ours = source.about.system
     counted: Counter[tuple[str, Fate, str | None]] = Counter()
-    seen: dict[tuple[str, bool], tuple[str, Fate, str | None]] = {}
-    for made in source.records():
-        if not made.primary:
-            known = made.system == mapper.system and made.collection in room.collections
-            counted[f"collection {made.collection}", "native" if known else aside, None] += 1
-            continue
-        same = made.system == mapper.system
-        if not same and not room.target.hides(made):
-            counted[_INVALID, aside, None] += 1
-        for field, value in _fields(made):
-            entry = seen.get((field, same))
-            if entry is None:
-                entry = seen[field, same] = (field, *_fate(field, value, room, same=same))
-            counted[entry] += 1
-        if any(one.model for one in made.vectors.values()) and same and room.model is None:
-            counted[_MODEL, "lost", None] += 1
+    for (system, collection, primary), number in found.kinds.items():
+        if not primary:
+            known = system == mapper.system and collection in room.collections
+            counted[f"collection {collection}", "native" if known else aside, None] += number
+    for (system, status), number in found.statuses.items():
+        if system != mapper.system and not room.target.hides(status):
+            counted[_INVALID, aside, None] += number
+    for (system, field), number in found.fields.items():
+        counted[field, *_fate(field, room, same=system == mapper.system)] += number
+    for (system, primary, kinds), number in found.sets.items():
+        fitting = [one for one in kinds if one not in fitted.left] if primary else []
+        same = system == mapper.system
+        for kind in fitting:
+            field = f"vectors.{kind.name}" if kind.name else "vectors"
+            counted[field, *_vector_fate(kind.name, room, same=same)] += number
+        if same and room.model is None and any(one.model for one in fitting):
+            counted[_MODEL, "lost", None] += number
     keeps = mapper.shape.free is not None or room.side
-    for _ in source.relationships():
+    for _ in fitted.relationships():
         counted["relationships", "native" if room.joins else "metadata" if keeps else "lost", None] += 1
-    found = [
+    ours = fitted.about.system
+    said = [
         FieldFate(field=field, fate=fate, records=number, column=column, reason=_reason(field, fate, ours))
         for (field, fate, column), number in counted.items()
     ]
-    return sorted(found, key=lambda one: (("native", "metadata", "lost").index(one.fate), one.field))
+    return sorted(said, key=lambda one: (("native", "metadata", "lost").index(one.fate), one.field))
 
 
-def _fields(made: Record) -> Iterator[tuple[str, object]]:
-    for field in _FIELDS:
-        value = getattr(made, field)
-        if not value and value.__class__ in _EMPTY:
-            continue
-        if field == "metadata":
-            yield from ((f"metadata.{key}", item) for key, item in value.items() if item is not None)
-        elif field == "vectors":
-            yield from ((f"vectors.{name}" if name else "vectors", one) for name, one in value.items())
-        else:
-            yield field, value
+def _vector_fate(name: str, room: Room, *, same: bool) -> tuple[Fate, str | None]:
+    mapper = room.mapper
+    carries = not same and (mapper.shape.free is not None or mapper.shape.side)
+    carried: Fate = "metadata" if carries else "lost"
+    return ("native" if name in room.vectors else carried), mapper.vector_column(name)
 
 
-def _fate(field: str, value: object, room: Room, *, same: bool) -> tuple[Fate, str | None]:
+def _fate(field: str, room: Room, *, same: bool) -> tuple[Fate, str | None]:
     mapper = room.mapper
     if field == "id":
         return "native", mapper.map.id
-    if isinstance(value, Vector):
-        name = field.removeprefix("vectors").removeprefix(".")
-        carries = not same and (mapper.shape.free is not None or mapper.shape.side)
-        carried: Fate = "metadata" if carries else "lost"
-        return ("native" if name in room.vectors else carried), mapper.vector_column(name)
     if same:
         named = mapper.column(field.removeprefix("metadata."), room.columns.names)
         return "native", mapper.shape.fields.get(field, named)
@@ -138,11 +131,22 @@ class VectorKind(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a source holds: its kinds of records, and how many vectors of each kind the memories have."""
+    """What a source holds: its kinds of records, and what the memories among them have."""
 
-    kinds: frozenset[tuple[str, str, bool]]  # system, collection, whether they are memories
-    vectors: Mapping[VectorKind, int]  # of a kind that only records beside the memories have 0
-    stretched: bool  # whether any vector is not of length one
+    kinds: Counter[tuple[str, str, bool]]  # system, collection, whether they are memories
+    statuses: Counter[tuple[str, str | None]]  # by the system, of memories
+    fields: Counter[tuple[str, str]]  # system and field, the keys of metadata one by one; without vectors
+    sets: Counter[tuple[str, bool, tuple[VectorKind, ...]]]  # system, whether they are memories, their vectors
+    stretched: bool  # whether any vector of a memory is not of length one
+
+    @property
+    def vectors(self) -> dict[VectorKind, int]:
+        """How many vectors of each kind the memories have; of one that only records beside them have 0."""
+        found: dict[VectorKind, int] = {}
+        for (_, primary, kinds), number in self.sets.items():
+            for one in kinds:
+                found[one] = found.get(one, 0) + primary * number
+        return found
 
     @property
     def widest(self) -> tuple[int | None, str | None]:
@@ -154,16 +158,30 @@ class Survey(NamedTuple):
 
 def survey(source: Source) -> Survey:
     """Look through all records once."""
-    kinds: set[tuple[str, str, bool]] = set()
-    vectors: dict[VectorKind, int] = {}
+    alike: Counter[tuple[Any, ...]] = Counter()  # records of which all is the same that is asked of one
+    keys: Counter[tuple[str, str]] = Counter()
     stretched = False
     for made in source.records():
-        kinds.add((made.system, made.collection, made.primary))
-        for name, one in made.vectors.items():
-            kind = VectorKind(name, one.type, one.dims, one.model)
-            vectors[kind] = vectors.get(kind, 0) + made.primary
-            stretched = stretched or (made.primary and _is_stretched(one))
-    return Survey(frozenset(kinds), vectors, stretched)
+        held = tuple([(name, one.type, one.dims, one.model) for name, one in made.vectors.items()])
+        if not made.primary:
+            alike[made.system, made.collection, False, None, (), held] += 1
+            continue
+        has = tuple([value is not None and value != () for value in _values(made)])
+        alike[made.system, made.collection, True, made.status, has, held] += 1
+        if made.metadata:
+            keys.update([(made.system, key) for key, value in made.metadata.items() if value is not None])
+        stretched = stretched or any(map(_is_stretched, made.vectors.values()))
+    found = Survey(Counter(), Counter(), Counter(), Counter(), stretched)
+    for (system, collection, primary, status, has, held), number in alike.items():
+        found.kinds[system, collection, primary] += number
+        if held:
+            found.sets[system, primary, tuple(itertools.starmap(VectorKind, held))] += number
+        if primary:
+            found.statuses[system, status] += number
+        for field in itertools.compress(_FIELDS, has):
+            found.fields[system, field] += number
+    found.fields.update({(system, f"metadata.{key}"): number for (system, key), number in keys.items()})
+    return found
 
 
 class Fitted:
@@ -176,19 +194,20 @@ class Fitted:
 
         `carries` says that a sparse vector, which is small, goes along where there is no column for it.
         """
-        self.kinds = found.kinds
+        self.found = found
         self._carries = carries
         self._source = source
         self._sizes = sizes
         self._model = model
-        unfit = {kind: reason for kind in found.vectors if (reason := self._unfit(kind))}
-        self._left = unfit.keys()
+        vectors = found.vectors
+        unfit = {kind: reason for kind in vectors if (reason := self._unfit(kind))}
+        self.left = unfit.keys()
         reasons: Counter[str] = Counter()
         for kind, reason in unfit.items():
-            reasons[reason] += found.vectors[kind]
+            reasons[reason] += vectors[kind]
         left = reasons.total()
         self.vectors = Vectors(
-            kept=sum(found.vectors.values()) - left,
+            kept=sum(vectors.values()) - left,
             left=left,
             reason=reasons.most_common(1)[0][0] if left else "",
             stretched=found.stretched,
@@ -201,14 +220,14 @@ class Fitted:
 
     def records(self) -> Iterator[Record]:
         """Yield the records with the vectors that fit."""
-        if not self._left:
+        if not self.left:
             yield from self._source.records()
             return
         for made in self._source.records():
             fitting = {
                 name: one
                 for name, one in made.vectors.items()
-                if VectorKind(name, one.type, one.dims, one.model) not in self._left
+                if VectorKind(name, one.type, one.dims, one.model) not in self.left
             }
             yield made if len(fitting) == len(made.vectors) else msgspec.structs.replace(made, vectors=fitting)
 

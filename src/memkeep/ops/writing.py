@@ -156,10 +156,11 @@ class _Layer:
         self._target = target
         self._primary = [one for one in into if one.map.primary and one.mapper.shape.kind == "record"]
         self._collections = {one.map.collection for one in into}
+        self._main = {one.map.collection for one in self._primary}
         self._placed = {name for one in into for name in vector_names(one)}
         self._system = system = self._primary[0].mapper.system
         self._source = source
-        self._along = {one for theirs, one, primary in source.kinds if theirs == system and not primary}
+        self._along = {one for theirs, one, primary in source.found.kinds if theirs == system and not primary}
         self._joined: dict[str, list[Relationship]] = {}  # of a target without a table for them, by where they begin
         if not any(one.mapper.shape.kind == "relationship" for one in into):
             for made in source.relationships():
@@ -202,14 +203,14 @@ class _Layer:
             collection == place.map.collection
             if system == self._system and not primary
             else primary and (system != self._system or place.map.collection not in self._along)
-            for system, collection, primary in self._source.kinds
+            for system, collection, primary in self._source.found.kinds
         )
 
     def _has_carried(self) -> bool:
         """Say whether any record may have more than its product's own tables take."""
         return any(
             system != self._system or (not primary and collection not in self._collections)
-            for system, collection, primary in self._source.kinds
+            for system, collection, primary in self._source.found.kinds
         )
 
     def _belongs(self, place: Place, made: Record) -> bool:
@@ -218,13 +219,13 @@ class _Layer:
             return bool(made.vectors) and (
                 made.collection == place.mapper.shape.of if made.system == self._system else made.primary
             )
-        if made.system == self._system and any(one.map.collection == made.collection for one in self._primary):
+        if made.system == self._system and made.collection in self._main:
             return made.collection == place.map.collection
         return made.primary and place is self._primary[0]
 
     def _may_be_found(self, made: Record) -> bool:
         """Say whether a record may lie where the product finds it: one that is no longer valid, only if it hides it."""
-        return made.system == self._system or self._target.hides(made)
+        return made.system == self._system or self._target.hides(made.status)
 
     def _beside(self, place: Place, made: Record, seen: set[object]) -> Iterator[Row]:
         """Yield rows of a collection beside the memories: our own records of it, and what others' records need."""

@@ -92,9 +92,12 @@ class Mapper:
         self._inner = {f: c.removeprefix(inner) for f, c in fields.items() if inner and c.startswith(inner)}
         self._plan = [(field, column, self._plain(field)) for field, column in self._fields.items()]
         self._known: dict[tuple[str, type, Any], tuple[Any, bool]] = {}  # times and tags come again and again
+        self._values: dict[tuple[str, type, Any], Any] = {}
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
         self._carried = None if shape.free is None else f"{shape.free}{CARRIED}"
         self._prefix = shape.free or "" if shape.inner is None else ""
         self._text = next((c for f, c in self._fields.items() if f == "text" and self._is_free(c)), None)
+        self.taken = [(field, column, column == self._text) for field, column in self._fields.items()]
         self._reserved = {map_.id, "vector", *map_.vectors}
 
     def record(self, row: Row) -> Portable:
@@ -175,34 +178,69 @@ class Mapper:
             self._known[key] = told
         return told
 
+    def _remembered(self, field: str, raw: Any) -> Any:
+        """Return a raw value as a field's, as `_read` does."""
+        if raw.__class__ not in _KEPT:
+            return self._read(field, raw)
+        key = (field, raw.__class__, raw)
+        if key in self._values:
+            return self._values[key]
+        if len(self._values) >= _MANY:
+            self._values.clear()
+        value = self._values[key] = self._read(field, raw)
+        return value
+
     def row(self, made: Portable, columns: Collection[str]) -> Row:
         """Return the row for a record in a table that has these columns; what nothing is known of is not in it.
 
         What came from this product comes back exactly, except where the record was changed since.
         """
         ours = made.system == self.system
-        native = {self.column(n, columns): v for n, v in made.native.items() if n != _TEXT} if ours else {}
-        row = {self.column(n, columns): v for n, v in made.metadata.items()} if ours else {}
-        row = {n: v for n, v in (row | native).items() if self.fits(n, columns)}
-        if ours and self.shape.spread is not None and _TEXT in made.native:
-            row[self.shape.spread] = made.native[_TEXT]
+        layout = self._layout(columns)
+        row, native = self._own(made, layout) if ours else ({}, {})
         raw = native.get(self.map.id)
         row[self.map.id] = raw if raw is not None and _id(raw) == made.id else made.id
-        for field, column in self._fields.items():
+        for field, column, is_text in layout.ours if ours else layout.theirs:
             value = getattr(made, field, None)
-            empty = value in (None, ()) or (value == "" and column == self._text)
-            absent = empty and column not in native
-            if absent or not self.fits(column, columns) or (field in _REFERENCES and not ours):
-                continue
-            if column not in native or self._read(field, native[column]) != (value or None):
-                row[column] = None if value is None else self._write(field, value)
+            if column in native:
+                if self._remembered(field, native[column]) != (value or None):
+                    row[column] = None if value is None else self._write(field, value)
+            elif value is not None and value != () and not (is_text and value == ""):
+                row[column] = self._write(field, value)
         if (inner := self.shape.inner) is not None and inner in columns:
             row[inner] = self._inner_text(made, row.get(inner), native.get(inner), ours=ours)
         if isinstance(made, Record):
             for name, vector in made.vectors.items():
                 if (into := _vector_column(name, self.map)) is not None:
                     row[into] = vector
-        return {name: value for name, value in row.items() if name not in self._absent(row, ours=ours)}
+        # Of another product's record NULL says nothing: a new row has it there anyway.
+        return row if ours else {name: value for name, value in row.items() if value is not None}
+
+    def _own(self, made: Portable, layout: "_Layout") -> tuple[Row, Row]:
+        """Return the columns that the product's own record names itself, and those of them that are in `native`."""
+        row: Row = {}
+        native: Row = {}
+        for name, value in made.metadata.items():
+            column, fits = layout.of(name)
+            if fits:
+                row[column] = value
+        for name, value in made.native.items():
+            if name != _TEXT:
+                column, fits = layout.of(name)
+                native[column] = value
+                if fits:
+                    row[column] = value
+        if self.shape.spread is not None and _TEXT in made.native:
+            row[self.shape.spread] = made.native[_TEXT]
+        return row, native
+
+    def _layout(self, columns: Collection[str]) -> "_Layout":
+        """Return how records lie in a table with these columns; it is found out once for a table."""
+        names = columns if isinstance(columns, tuple) else tuple(columns)
+        found = self._layouts.get(names)
+        if found is None:
+            found = self._layouts[names] = _Layout(self, names)
+        return found
 
     def carry(self, row: Row, made: Portable, with_: With = NOTHING) -> Row:
         """Return the row of another product's record with all that it must carry, where the product takes any key."""
@@ -337,10 +375,6 @@ class Mapper:
             return held.pop(CARRIED, None) if isinstance(held, dict) else None
         return cells.pop(self._carried, None)
 
-    def _absent(self, row: Row, *, ours: bool) -> Collection[str]:
-        """Return the columns that say nothing: NULL is what a new row has there anyway."""
-        return () if ours else [name for name, value in row.items() if value is None]
-
     def fits(self, column: str, columns: Collection[str]) -> bool:
         """Say whether a table with these columns takes this one."""
         inner = self.shape.inner
@@ -394,6 +428,28 @@ class Mapper:
                 return json.dumps(list(value), ensure_ascii=False)
             return ",".join(value) if form == "comma" else list(value)
         return value
+
+
+class _Layout:
+    """Where a mapper puts what is in records, in a table with some columns."""
+
+    def __init__(self, mapper: Mapper, columns: tuple[str, ...]) -> None:
+        self._mapper = mapper
+        self._columns = columns
+        self._names: dict[str, tuple[str, bool]] = {}
+        fitting = [one for one in mapper.taken if mapper.fits(one[1], columns)]
+        self.ours = fitting  # field, column, and whether it is a text whose empty one says nothing
+        self.theirs = [one for one in fitting if one[0] not in _REFERENCES]
+
+    def of(self, name: str) -> tuple[str, bool]:
+        """Return the column of a key of metadata, and whether the table takes it."""
+        found = self._names.get(name)
+        if found is None:
+            if len(self._names) >= _MANY:
+                self._names.clear()
+            column = self._mapper.column(name, self._columns)
+            found = self._names[name] = column, self._mapper.fits(column, self._columns)
+        return found
 
 
 def with_models(vectors: dict[str, Vector], said: Any) -> dict[str, Vector]:

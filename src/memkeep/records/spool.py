@@ -4,6 +4,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,19 @@ if TYPE_CHECKING:
 
 _DIGEST = 16
 _BUFFER = 1 << 20
+_RUN = 1 << 18  # bytes that are read at once
+_HELD = 64 << 20  # bytes that wait in memory
 
 
 class Spool:
-    """Records in a file without a name, given back in the order of their keys, as often as asked."""
+    """Records in memory, and what is more in a file without a name; given back in the order of their keys."""
 
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=_BUFFER)  # noqa: SIM115 - `close` closes it
         self._keys: list[str] = []
-        self._starts = array("Q", [0])
+        self._held: list[bytes] = []  # the first records
+        self._room = _HELD
+        self._starts = array("Q")  # where in the file each record begins that is not held, and the last one ends
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -31,18 +36,48 @@ class Spool:
     def add(self, key: str, made: Portable) -> None:
         """Take in a record."""
         data = pack(made)
-        self._file.write(data)
         self._keys.append(key)
+        self._room -= len(data)
+        if self._room >= 0:
+            self._held.append(data)
+            return
+        if not self._starts:
+            self._starts.append(0)
+        self._file.write(data)
         self._starts.append(self._starts[-1] + len(data))
 
     def __iter__(self) -> Iterator[Portable]:
         self._file.flush()
-        descriptor, starts = self._file.fileno(), self._starts
+        for numbers in self._runs():
+            if numbers.start < len(self._held):
+                yield from map(unpack, self._held[numbers.start : numbers.stop])
+                continue
+            at = numbers.start - len(self._held)
+            bounds = self._starts[at : at + len(numbers) + 1]
+            data = memoryview(os.pread(self._file.fileno(), bounds[-1] - bounds[0], bounds[0]))
+            for start, end in pairwise(bounds):
+                yield unpack(data[start - bounds[0] : end - bounds[0]])
+
+    def _runs(self) -> Iterator[range]:
+        """Yield the numbers of records in order: in one run those that are held, or that are read at once."""
+        held, starts = len(self._held), self._starts
+        first = after = 0
         for number in sorted(range(len(self._keys)), key=self._keys.__getitem__):
-            yield unpack(os.pread(descriptor, starts[number + 1] - starts[number], starts[number]))
+            if (
+                number != after
+                or number == held
+                or (number > held and starts[number + 1 - held] - starts[first - held] > _RUN)
+            ):
+                if first < after:
+                    yield range(first, after)
+                first = number
+            after = number + 1
+        if first < after:
+            yield range(first, after)
 
     def close(self) -> None:
         """Let go of all."""
+        self._held.clear()
         self._file.close()
 
 

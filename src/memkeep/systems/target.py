@@ -20,9 +20,9 @@ class Wish(Value, kw_only=True):
     rehearsal: bool = False  # nothing is made outside of the folder that is given
 
 
-def is_valid(made: Record) -> bool:
-    """Say whether a record is one that its product would recall: not superseded, archived or deleted."""
-    return made.status not in {"superseded", "archived", "deleted", "paused"}
+def is_valid(status: str | None) -> bool:
+    """Say whether records of this status are recalled by their product: not superseded, archived or deleted."""
+    return status not in {"superseded", "archived", "deleted", "paused"}
 
 
 def no_size(name: str) -> UsageError:
@@ -42,8 +42,8 @@ class Target(Protocol):
     names: tuple[str, ...]
     """What a person calls it before a path: `mem0:/new/folder`."""
 
-    def hides(self, made: Record) -> bool:
-        """Say whether the product can keep a record that is no longer valid without recalling it."""
+    def hides(self, status: str | None) -> bool:
+        """Say whether the product can keep records of a status without recalling those that are no longer valid."""
         ...
 
     def identity(self, system: str, identity: str) -> str:

@@ -66,7 +66,7 @@ CREATE TABLE embedding_meta (
 _SCOPES = ("user", "agent", "session")
 
 
-def hides(made: Record) -> bool:  # noqa: ARG001 - the contract's signature
+def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signature
     """Say yes: a fact that another has taken the place of stays, with the time."""
     return True
 
@@ -87,7 +87,7 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
     owner = {"scope": kind or "global"} | ({"scope_target": getattr(made, kind)} if kind else {})
     plain = " ".join(made.text.split()).lower()
     filled = {"normalized_hash": hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()}
-    superseded = {} if is_valid(made) else {"superseded_at": int(row.get("created_at") or 0)}
+    superseded = {} if is_valid(made.status) else {"superseded_at": int(row.get("created_at") or 0)}
     usual = {"category": "other", "importance": 0.5, "source": "conversation", "confidence": 1.0, "recall_count": 0}
     return usual | filled | superseded | row | owner | {"created_at": int(row.get("created_at") or 0)}
 

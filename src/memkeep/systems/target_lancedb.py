@@ -29,7 +29,7 @@ _STATES = {"pending", "confirmed", "archived"}
 _IMPORTANCE = 0.7  # what the products give a memory of which nobody said
 
 
-def hides(made: Record) -> bool:  # noqa: ARG001 - the contract's signature
+def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signature
     """Say no of legacy's table, and yes of pro's: it has archived memories."""
     return True
 
@@ -81,7 +81,7 @@ def _metadata(made: Record, row: Row) -> str:
     }
     said = usual | json.loads(row.get("metadata") or "{}")
     if said["state"] not in _STATES:
-        said["state"] = "confirmed" if is_valid(made) else "archived"
+        said["state"] = "confirmed" if is_valid(made.status) else "archived"
     return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
 
 

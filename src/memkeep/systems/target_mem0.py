@@ -35,7 +35,7 @@ CREATE TABLE messages (
 """
 
 
-def hides(made: Record) -> bool:  # noqa: ARG001 - the contract's signature
+def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signature
     """Say yes: what is past its `expiration_date` is not found."""
     return True
 
@@ -54,8 +54,8 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
     filled = {f"{before}data": made.text, f"{before}hash": hashlib.md5(text, usedforsecurity=False).hexdigest()}
     filled[f"{before}{'textLemmatized' if typescript else 'text_lemmatized'}"] = made.text
     until = row.get(f"{before}expiration_date")
-    if until is not None or not is_valid(made):
-        filled[f"{before}expiration_date"] = str(until)[:10] if is_valid(made) else _PAST
+    if until is not None or not is_valid(made.status):
+        filled[f"{before}expiration_date"] = str(until)[:10] if is_valid(made.status) else _PAST
     return row | filled
 
 

@@ -35,9 +35,9 @@ CREATE VIRTUAL TABLE mem_fts USING fts5(content, scene, cell_type, tags);
 _UNKNOWN = "1970-01-01T00:00:00"
 
 
-def hides(made: Record) -> bool:
+def hides(status: str | None) -> bool:
     """Say no: every cell is found."""
-    return is_valid(made)
+    return is_valid(status)
 
 
 def identity(system: str, identity: str) -> str:

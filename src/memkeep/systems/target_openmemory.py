@@ -36,7 +36,7 @@ _GONE = {"superseded": "archived"}
 _TIME = "1970-01-01 00:00:00.000000"
 
 
-def hides(made: Record) -> bool:  # noqa: ARG001 - the contract's signature
+def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signature
     """Say yes: a memory has a state."""
     return True
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from memkeep.engines import lance_merge
 from memkeep.engines.lance import LanceEngine
 from memkeep.engines.merging import Conflict, Counts, Merged, Wanted
 from memkeep.errors import StoreError
@@ -208,7 +209,17 @@ def room(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_leaves_the_table_as_it_was(live: Path) -> None:
+@pytest.mark.parametrize("held", [0, 50 << 10, 64 << 20])
+def test_rows_wait_in_memory_and_what_is_more_in_a_file(live: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(lance_merge, "_HELD", held)
+    put(live, many(100))
+    assert put(live, many(5000)).tables == {"memories": Counts(inserted=4900, same=100)}
+    assert {row["text"] for row in told(live).values()} == {row["text"] for row in many(5000)}
+    assert [told(live)["m4321"]["n"], told(live)["m4321"]["vector"]] == [4321, [4321] * DIMS]
+
+
+def test_a_full_disk_leaves_the_table_as_it_was(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lance_merge, "_HELD", 1 << 10)
     put(live, many(10))
     merging = LanceEngine().merge_rows(part(live), {"memories": lambda: iter([many(10_000)])}, Wanted(conflict="skip"))
     with pytest.raises(StoreError, match="put aside"), room(1 << 10), merging:

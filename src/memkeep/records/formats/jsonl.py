@@ -61,5 +61,5 @@ def _made(section: Section, line: bytes) -> Portable:
 def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if line.strip():
+            if not line.isspace():
                 yield number, line

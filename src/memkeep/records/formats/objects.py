@@ -43,6 +43,7 @@ def _fields(kind: type[Portable], names: dict[str, str], first: tuple[str, ...])
 _RECORD = _fields(Record, RECORD_NAMES, FIRST)
 _RELATIONSHIP = _fields(Relationship, RELATIONSHIP_NAMES, FIRST_OF_RELATIONSHIP)
 _CUT, _MIDDLE = 0x1FFFFFFF, 0x10000000  # of a float64 the bits that a float32 has not; half of what they can be
+_MARKED: frozenset[type] = frozenset({dict, list})  # what may stand for another value
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127
 _FIELD_OF_RECORD = {name: field for field, (name, _) in _RECORD.items()}
 _FIELD_OF_RELATIONSHIP = {name: field for field, (name, _) in _RELATIONSHIP.items()}
@@ -112,10 +113,10 @@ def to_wire(made: Portable) -> Wire:
     return wire
 
 
-def from_wire(wire: Any, section: Section) -> Portable:
+def from_wire(wire: Any, section: Section, vectors: dict[str, Vector] | None = None) -> Portable:
     """Return the record that an object is; raises `ValueError` or `TypeError` when it is none.
 
-    What has a name that no field has is taken into the metadata.
+    What has a name that no field has is taken into the metadata. `vectors` are those of an object that has none itself.
     """
     if not isinstance(wire, dict):
         raise TypeError("it is not an object")
@@ -124,15 +125,15 @@ def from_wire(wire: Any, section: Section) -> Portable:
     fields: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, value in wire.items():
-        if name in known:
+        if (field := known.get(name)) is not None:
             if value is not None or name == "metadata":
-                fields[known[name]] = from_plain(value)
+                fields[field] = from_plain(value) if value.__class__ in _MARKED else value
         elif relationship or name not in ("embedding", "embedding_model", "vectors"):
             extra[name] = from_plain(value)
     metadata = fields.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise TypeError("its metadata are no object")
-    fields["metadata"] = metadata | extra
+    fields["metadata"] = metadata | extra if extra else metadata
     if relationship:
         return Relationship(**fields)
     if not isinstance(fields["id"], str):
@@ -140,7 +141,8 @@ def from_wire(wire: Any, section: Section) -> Portable:
     if not isinstance(fields.get("text", ""), str):
         raise TypeError("its content is no text")
     fields["tags"] = tuple(fields.get("tags", ()))
-    return Record(**{"text": ""} | fields, primary=section == "memories", vectors=_vectors(wire))
+    fields.setdefault("text", "")
+    return Record(primary=section == "memories", vectors=_vectors(wire) if vectors is None else vectors, **fields)
 
 
 def provenance(about: About) -> Wire:

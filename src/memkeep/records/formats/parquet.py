@@ -271,7 +271,7 @@ def _records(path: Path, section: Section) -> Iterator[Read]:
         number = 0
         for group in range(groups):
             try:
-                for batch in file.read_row_group(group).to_batches(max_chunksize=1024):
+                for batch in file.iter_batches(batch_size=1024, row_groups=[group], use_threads=False):
                     yield from records_of(path, enumerate(_rows(batch, kinds), number + 1), parse)
                     number += batch.num_rows
             except (*BROKEN, pa.ArrowException) as error:
@@ -305,13 +305,18 @@ class _Row(NamedTuple):
 
 
 def _rows(batch: Any, kinds: dict[str, tuple[str, VectorType]]) -> list[_Row]:
-    rows = [_Row({}, []) for _ in range(batch.num_rows)]
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+    named = dict(zip(batch.schema.names, batch.columns, strict=True))
+    said = {name: column for name, column in named.items() if column.null_count < batch.num_rows}
+    full = {name: _values(column) for name, column in said.items() if name not in kinds and not column.null_count}
+    names = tuple(full)
+    cells = zip(*full.values(), strict=True) if full else [()] * batch.num_rows
+    rows = [_Row(dict(zip(names, values, strict=True)), []) for values in cells]
+    for name, column in said.items():
         if name in kinds:
             for row, data in zip(rows, _data(column), strict=True):
                 if data is not None:
                     row.vectors.append((*kinds[name], data, name + _MODEL))
-        else:
+        elif name not in full:
             for row, value in zip(rows, _values(column), strict=True):
                 if value is not None:
                     row.cells[name] = value
@@ -319,11 +324,13 @@ def _rows(batch: Any, kinds: dict[str, tuple[str, VectorType]]) -> list[_Row]:
 
 
 def _made(section: Section, models: Collection[str], row: _Row) -> Portable:
-    cells = {
-        name: load(value.encode()) if name in _TEXTS and isinstance(value, str) else value
-        for name, value in row.cells.items()
-    }
-    cells |= cells.pop(MORE, {})
+    cells = row.cells
+    for name in _TEXTS:
+        text = cells.get(name)
+        if isinstance(text, str):
+            cells[name] = load(text.encode())
+    if MORE in cells:
+        cells |= cells.pop(MORE)
     named = {name: from_plain(cells.pop(name)) for name in models if name in cells}
     vectors = {
         name: Vector(data=data, type=type_, dims=len(data) // _SIZES[type_], model=named.get(model))
@@ -332,18 +339,22 @@ def _made(section: Section, models: Collection[str], row: _Row) -> Portable:
     for one in from_plain(cells.pop(_REST, None)) or ():
         called = one.pop("name")
         vectors[called] = Vector(**one)
-    made = from_wire(cells, section)
-    return msgspec.structs.replace(made, vectors=vectors) if vectors else made
+    return from_wire(cells, section, vectors or None)
 
 
 def _values(column: Any) -> list[Any]:
     """Return the cells of a column as they are in the object of a record."""
     import pyarrow as pa
 
+    values: list[Any]
     if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", tz="UTC"), safe=False)
-        return [one if one is None else one.isoformat() for one in column.to_pylist()]
-    values: list[Any] = column.to_pylist()
+        coded = column.cast(pa.timestamp("us", tz="UTC"), safe=False).dictionary_encode()
+        texts = [one.isoformat() for one in coded.dictionary.to_pylist()]
+        return [None if at is None else texts[at] for at in coded.indices.to_pylist()]
+    if pa.types.is_string(column.type) or (column.type == pa.float64() and not column.null_count):
+        values = column.to_numpy(zero_copy_only=False).tolist()
+        return values
+    values = column.to_pylist()
     return values
 
 
