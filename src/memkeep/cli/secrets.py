@@ -113,7 +113,11 @@ def _asked(face: Face, vault: str, *, new: bool) -> str:
 
     face.typed = True
     ask = "New password" if new else "Password"
-    given = getpass.getpass(f"{ask} for the vault {vault}: ")
+    try:
+        given = getpass.getpass(f"{ask} for the vault {vault}: ")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # noqa: T201 - the question stands in the line still
+        raise
     if not given:
         raise WrongKeyError("no password was given", hint=f"memkeep {face.verb or 'status'}")
     if new and getpass.getpass("The same again: ") != given:

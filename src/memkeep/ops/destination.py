@@ -33,9 +33,10 @@ class Destination(NamedTuple):
         return self.store.system if self.store is not None else targets.of_name(self.name).name
 
 
-def find(text: str, config: Config | None = None) -> Destination:
+def find(text: str, config: Config | None = None, *, verb: str = "migrate FROM --to") -> Destination:
     """Return what `--to` or `--into` names: a path, a URL, a name in the settings, or `system:path` for a new store.
 
+    `verb` is what was typed before it, for the command that an error proposes.
     Raises `StoreError` when there is no such store and no product was named, `UsageError` when another's is there.
     """
     name, place = targets.told(text)
@@ -44,10 +45,13 @@ def find(text: str, config: Config | None = None) -> Destination:
             return Destination("", place, store_at(place, config))
         except StoreError as error:
             if error.code == "store_missing" and not is_url(place):
-                new = shlex.quote(place.rpartition(":")[2])
+                product, colon, new = place.partition(":")
+                if not colon or not product.replace("-", "").isalnum():
+                    product, new = "", place
+                wrong = f"no product takes records under the name {product}" if product else f"{place} does not exist"
                 raise StoreError(
-                    f"{place} does not exist; a new store is named with its product, one of {', '.join(targets.NAMES)}",
-                    hint=f"memkeep migrate FROM --to oc-memory:{new}   # import takes --into",
+                    f"{wrong}; a new store is named with its product, one of {', '.join(targets.NAMES)}",
+                    hint=f"memkeep {verb} oc-memory:{shlex.quote(new)}",
                     code=error.code,
                 ) from error
             raise

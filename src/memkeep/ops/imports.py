@@ -130,7 +130,7 @@ def import_(
     events: Events = SILENT,
 ) -> ImportResult:
     """Put what a file or folder holds into a store. Raises `FileError` for what nothing reads, else as `migrate`."""
-    aim = destination.find(into, config)
+    aim = destination.find(into, config, verb=f"import {shlex.quote(str(path))} --into")
     file = Path(path).expanduser().absolute()
     if not file.exists():
         raise FileError(f"there is no {path}", hint="memkeep import --help", code="file_missing")

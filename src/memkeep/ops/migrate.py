@@ -88,7 +88,7 @@ def migrate(
     The source is only read. What a target with memories was is kept as a snapshot first: `VaultMissingError` when there
     is no vault. Raises `UsageError`, `StoreError`, `RefusedError`.
     """
-    aim = destination.find(to, config)
+    aim = destination.find(to, config, verb=f"migrate {shlex.quote(name)} --to")
     with records.of(vault, name, config=config, filters=records.Filters(user=user), events=events) as source:
         return move(
             vault,
