@@ -377,6 +377,57 @@ def test_what_is_there_already_is_refused(openmemory: Path, database: str, colle
     assert tell(database, "SELECT * FROM memories") == [(1,)]
 
 
+def test_an_openmemory_has_its_points_in_pgvector_where_its_settings_say_so(
+    thanos: Path, database: str, tmp_path: Path
+) -> None:
+    before, joined = read(thanos)
+    folder, settings = tmp_path / "openmemory", dict(psycopg.conninfo.conninfo_to_dict(database))
+    folder.mkdir()
+    names = {"PG_HOST": "host", "PG_PORT": "port", "PG_DB": "dbname", "PG_USER": "user"}
+    variables = ", ".join(f"{name}: '{settings[key]}'" for name, key in names.items())
+    (folder / "docker-compose.yml").write_text(
+        f"services:\n  openmemory-mcp: {{image: mem0/openmemory-mcp, build: api/, environment: {{{variables}}}}}\n"
+    )
+    planned = moved(thanos, f"openmemory:{folder}", dry_run=True)
+    assert tell(database, "SELECT to_regclass('openmemory')") == [(None,)]
+    result = moved(thanos, f"openmemory:{folder}")
+    assert (planned.merged.inserted, planned.fields) == (result.merged.inserted, result.fields)
+    store = pgvector(database, "openmemory", 3)
+    try:
+        assert [one.id for one in store.search("", [1.0, 2.0, 2.0], filters={"user_id": "jeremy"})] == [FIRST, SECOND]
+    finally:
+        store.connection_pool.close()
+    same(read(folder)[0], before)
+    assert read(folder)[1] == joined
+    (folder / "api" / "openmemory.db").unlink()
+    for dry_run in (True, False):
+        with pytest.raises(RefusedError, match="not empty"):
+            moved(thanos, f"openmemory:{folder}", dry_run=dry_run)
+    tell_all(database, "DROP TABLE openmemory", "CREATE TABLE openmemory (id uuid, vector vector(5), payload jsonb)")
+    for dry_run in (True, False):
+        with pytest.raises(RefusedError, match="of 5 dimensions, not of 3"):
+            moved(thanos, f"openmemory:{folder}", dry_run=dry_run)
+    assert list((folder / "api").iterdir()) == []
+
+
+def test_what_is_valid_only_until_a_day_is_found_by_mem0_until_then(
+    copy_store: Copy, database: str, tmp_path: Path
+) -> None:
+    source = copy_store("hybrid-2026.4.273") / "memory"
+    with closing(sqlite3.connect(source / "facts.db")) as con, con:
+        names = [row[0] for row in con.execute("SELECT id FROM facts WHERE superseded_at IS NULL ORDER BY id LIMIT 2")]
+        con.execute("UPDATE facts SET expires_at = NULL, valid_until = 1700000000 WHERE id = ?", names[:1])
+        con.execute("UPDATE facts SET expires_at = 1700000000, valid_until = 1800000000 WHERE id = ?", names[1:])
+    before, _ = read(source)
+    moved(source, f"mem0:{database}")
+    hidden = tell(
+        database, "SELECT id::text FROM memories WHERE payload ->> 'expiration_date' = '2023-11-14' ORDER BY 1"
+    )
+    assert [row[0] for row in hidden] == names
+    moved(f"mem0:{database}", f"hybrid:{tmp_path / 'back'}")
+    same(read(tmp_path / "back")[0], before)
+
+
 def test_a_server_that_fails_leaves_nothing_behind(
     openmemory: Path, collection: str, points: QdrantServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

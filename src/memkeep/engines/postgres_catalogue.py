@@ -98,6 +98,15 @@ def search_extensions(connection: "Connection") -> None:
     )
 
 
+def find_extensions(connection: "Connection") -> None:
+    """Let this transaction find what extensions have after all that it finds anyway: triggers may rely on that."""
+    connection.execute(
+        "SELECT set_config('search_path', "
+        f"concat_ws(', ', nullif(current_setting('search_path'), ''), nullif({PATH}, '')), true) "
+        "FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE n.nspname <> 'pg_catalog'"
+    )
+
+
 class Catalogue(NamedTuple):
     """What is known of the tables, before a row is read."""
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memkeep.engines.merging import NAMED, Counts, FailedRow, Merged, Wanted, later, owner, plain_id
+from memkeep.engines.postgres_catalogue import find_extensions
 from memkeep.engines.postgres_freeze import SETTINGS
 from memkeep.engines.postgres_pairs import Pair, Source, attempt
 from memkeep.engines.postgres_tables import quote
@@ -33,6 +34,7 @@ class PostgresMerge:
         connection.execute("BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
         for setting in (*SETTINGS, "SET CONSTRAINTS ALL IMMEDIATE"):
             connection.execute(setting)
+        find_extensions(connection)
         tables = {}
         for number, map_ in enumerate(live.maps):
             laid = source.lay(connection, map_, number)

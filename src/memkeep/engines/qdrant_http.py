@@ -254,10 +254,11 @@ class Server:
         """Return what a refusal means."""
         said = _reason(status, data)
         if status in _REFUSED:
+            which = "   # of a key that may manage the collection: others get no snapshot of it"
             return StoreError(
                 f"{self.where.told} refused the request: {said}",
                 code="store_denied",
-                hint=f"export {VARIABLE}_FILE=FILE",
+                hint=f"export {VARIABLE}_FILE=FILE" + (which if "access is required" in said else ""),
             )
         if status == _MISSING:
             return StoreError(

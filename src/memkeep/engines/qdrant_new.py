@@ -6,6 +6,7 @@ from typing import Any
 
 from memkeep.engines import sqlite_new
 from memkeep.engines.qdrant_http import Server, address
+from memkeep.engines.qdrant_image import vectors_of
 from memkeep.engines.qdrant_rebuild import existing
 from memkeep.errors import RefusedError, StoreError, quoted
 
@@ -13,14 +14,20 @@ from memkeep.errors import RefusedError, StoreError, quoted
 _POINTS = "CREATE TABLE points (id TEXT PRIMARY KEY, point BLOB);"
 
 
-def is_there(url: str) -> bool:
-    """Say whether there is an empty collection. Raises `RefusedError` (`target_exists`) for one with points in it."""
+def is_there(url: str, dims: int) -> bool:
+    """Say whether there is an empty collection whose unnamed vector takes `dims` dimensions.
+
+    Raises `RefusedError` (`target_exists`) for another one, or one with points in it.
+    """
     with Server(address(url)) as server:
         if existing(server) is None:
             return False
-        if _count(server):
+        vectors = vectors_of(server.get(server.where.path)["config"])
+        size = vectors[""]["size"] if "" in vectors else None
+        other = "of another kind" if size is None else f"takes vectors of {size} dimensions, not of {dims}"
+        if size != dims or _count(server):
             raise RefusedError(
-                f"{url} is there already, and not empty",
+                f"{url} is there already, and {'not empty' if size == dims else other}",
                 hint=f"memkeep discover {quoted(url)}",
                 code="target_exists",
             )

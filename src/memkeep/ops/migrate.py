@@ -119,7 +119,7 @@ def move(
     changed: Source = _Changed(source, changes) if changes else source
     found = survey(changed)
     most, model = found.widest
-    wish = Wish(dims=most or dims, model=model, rehearsal=dry_run)
+    wish = Wish(dims=most or dims, model=model, rehearses=aim.place if dry_run else None)
     task = _Task(changed, found, conflict, named, dry_run, events)
     if aim.store is None and dry_run:
         return _tried(aim, wish, task)

@@ -17,7 +17,7 @@ class Wish(Value, kw_only=True):
 
     dims: int | None = None  # of the vectors; None: no record has one
     model: str | None = None
-    rehearsal: bool = False  # nothing is made outside of the folder that is given
+    rehearses: str | None = None  # in a dry run: the place that the one given stands for; nothing is made outside of it
 
 
 def is_valid(status: str | None) -> bool:

@@ -53,7 +53,7 @@ def complete(made: Record, row: Row, map_: TableMap) -> Row:
     text = made.text.encode("utf-8", "surrogatepass")
     filled = {f"{before}data": made.text, f"{before}hash": hashlib.md5(text, usedforsecurity=False).hexdigest()}
     filled[f"{before}{'textLemmatized' if typescript else 'text_lemmatized'}"] = made.text
-    until = row.get(f"{before}expiration_date")
+    until = min(filter(None, (row.get(f"{before}expiration_date"), made.valid_until)), default=None, key=str)
     if until is not None or not is_valid(made.status):
         filled[f"{before}expiration_date"] = str(until)[:10] if is_valid(made.status) else _PAST
     return row | filled
@@ -103,12 +103,12 @@ def outline(place: str, wish: Wish) -> Outline:
         maps = (_map(table, "payload.", "vector"),)
         part = Part(name="postgres", engine="postgres", role=Role.CANONICAL, path=bare, include=(table,), maps=maps)
         columns = Columns(names=("id", "vector", "payload"), vectors={"vector": dims})
-        return Outline(part, columns, there=postgres_new.is_there(bare, table))
+        return Outline(part, columns, there=postgres_new.is_there(bare, table, dims))
     name = unquote(urlsplit(bare).path.strip("/").rpartition("/")[2])
     part = servers.collection(bare, "qdrant", name)
     part = msgspec.structs.replace(part, maps=(_map(name, "", "vector"),))
     vectors = {"vector": dims, "vector.bm25": 0}
-    return Outline(part, Columns(names=("id", *vectors), vectors=vectors), there=qdrant_new.is_there(part.path))
+    return Outline(part, Columns(names=("id", *vectors), vectors=vectors), there=qdrant_new.is_there(part.path, dims))
 
 
 def _dims(wish: Wish) -> int:

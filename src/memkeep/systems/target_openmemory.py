@@ -133,12 +133,13 @@ def create(name: str, place: str, wish: Wish, making: Making) -> Store:  # noqa:
     if wish.dims is None:
         return discover([folder])[0]
     settings = mem0.collection_settings(wish.dims)
-    served = None if wish.rehearsal else _served(folder)
-    if served is not None and served.engine == "qdrant":
-        making.collection(served.path, settings, there=qdrant_new.is_there(served.path))
-    elif served is not None:
-        table = served.include[0]
-        making.table(served.path, table, wish.dims, there=postgres_new.is_there(served.path, table))
+    served = _served(folder if wish.rehearses is None else Path(wish.rehearses).expanduser().absolute())
+    there = served is not None and _is_there(served, wish.dims)
+    if served is not None and wish.rehearses is None:
+        if served.engine == "qdrant":
+            making.collection(served.path, settings, there=there)
+        else:
+            making.table(served.path, served.include[0], wish.dims, there=there)
     else:
         with making.path(folder / _LOCAL):
             qdrant_new.create_local(folder / _LOCAL, _COLLECTION, settings)
@@ -150,6 +151,13 @@ def _served(folder: Path) -> Part | None:
     told = openmemory_servers.said(folder, folder / "api", os.environ, None)
     parts = openmemory_servers.vectors(Look(()), told, memories=None, local=True).parts
     return next((part for part in parts if part.engine in {"qdrant", "postgres"}), None)
+
+
+def _is_there(served: Part, dims: int) -> bool:
+    """Say whether what is to be made is there, and empty; raises `RefusedError` for anything else."""
+    if served.engine == "qdrant":
+        return qdrant_new.is_there(served.path, dims)
+    return postgres_new.is_there(served.path, served.include[0], dims)
 
 
 def _user_id(made: Record) -> str:

@@ -82,4 +82,4 @@ def outline(place: str, wish: Wish) -> Outline:
     )
     part = Part(name="postgres", engine="postgres", role=Role.CANONICAL, path=url, include=(_TABLE,), maps=(map_,))
     columns = Columns(names=("id", "vector", "payload"), vectors={"vector": wish.dims})
-    return Outline(part, columns, there=postgres_new.is_there(url, _TABLE))
+    return Outline(part, columns, there=postgres_new.is_there(url, _TABLE, wish.dims))

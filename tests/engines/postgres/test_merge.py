@@ -149,3 +149,18 @@ def test_names_with_dots_are_found_and_tables_without_records_named(
     assert (done.merged.inserted, done.merged.same) == (1, 1)
     assert database.run('SELECT text FROM "a.b".notes ORDER BY id') == [("one",), ("two",)]
     assert [one.message for one in done.findings] == ["public.loose: no records, left as they are"]
+
+
+def test_a_role_that_looks_for_types_elsewhere_is_merged_into(
+    vault: OpenVault, thanos: Path, database: Database
+) -> None:
+    database.run("CREATE SCHEMA extensions; ALTER EXTENSION vector SET SCHEMA extensions")
+    database.run(f"ALTER DATABASE {database.name} SET search_path = public, nowhere")
+    database.run(
+        """CREATE TABLE seen (id uuid); CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO seen VALUES (NEW.id); RETURN NEW; END';
+        CREATE TRIGGER see AFTER INSERT ON thanos_memories FOR EACH ROW EXECUTE FUNCTION see();
+        DELETE FROM thanos_memories"""
+    )
+    assert merged(vault, thanos).inserted == 5
+    assert database.run("SELECT count(*) FROM seen") == [(5,)]

@@ -12,8 +12,12 @@ from tests.engines.qdrant.conftest import KINDS, Client, odd_point, plain_points
 from memkeep.engines import qdrant_edge
 from memkeep.engines.qdrant import QdrantEngine
 from memkeep.engines.qdrant_edge import Point, Sparse
+from memkeep.engines.qdrant_http import address
 from memkeep.engines.qdrant_ids import UnknownLayoutError
+from memkeep.engines.qdrant_image import CollectionImage
+from memkeep.engines.qdrant_rebuild import Rebuilder
 from memkeep.errors import StoreError, UsageError
+from memkeep.events import SILENT
 from memkeep.model import Part, Probe
 from memkeep.testing.qdrant_server import qdrant
 
@@ -290,7 +294,8 @@ def test_the_key_comes_from_the_environment_or_a_file_and_is_shown_nowhere(
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "server"
     folder.mkdir()
-    with qdrant(folder, QDRANT__SERVICE__API_KEY="sesame street") as running:
+    keys = {"QDRANT__SERVICE__API_KEY": "sesame street", "QDRANT__SERVICE__READ_ONLY_API_KEY": "only looking"}
+    with qdrant(folder, **keys) as running:
         with pytest.raises(StoreError) as told:
             engine.inspect(running.url())
         assert told.value.code == "store_denied"
@@ -301,6 +306,13 @@ def test_the_key_comes_from_the_environment_or_a_file_and_is_shown_nowhere(
         assert "wrong wrong" not in f"{told.value.message}{told.value.hint}"
         monkeypatch.setenv("QDRANT_API_KEY", "sesame street")
         assert engine.inspect(running.url()).tables == ()
+        monkeypatch.setenv("QDRANT_API_KEY", "only looking")
+        root = folder / "image"
+        image = CollectionImage(collection="new", version="1.16.3", config={"params": {"vectors": {}}}, indexes={})
+        with pytest.raises(StoreError, match="manage access is required") as told:
+            Rebuilder(root, image, list, lambda *_: list, SILENT).rebuild(address(running.url("new")), replace=False)
+        assert "of a key that may manage" in told.value.hint
+        assert "left" not in told.value.unchanged
 
 
 def _alias(name: str, alias: str) -> dict[str, str]:
