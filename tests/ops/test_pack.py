@@ -506,4 +506,4 @@ def test_a_passphrase_that_is_too_costly_to_try_here_is_not_called_wrong(tmp_pat
         verify_file(file, unlock=Unlock(passphrase="pw"))
     plain = tmp_path / "memory.tar.zst"
     assert error.value.hint.startswith(f"age -d -o {plain} {file} && memkeep restore {plain} ")
-    assert error.value.hint.endswith(f"memkeep restore {plain} --to DIR")
+    assert error.value.hint.endswith(f"memkeep restore {plain} --to DIR   # Debian's `age`")
