@@ -8,7 +8,9 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Self
 
 from blake3 import blake3
 
@@ -27,6 +29,7 @@ _FILE_MODE = 0o777
 _FOLDER_MODE = 0o3777
 
 _AHEAD = 8 << 20  # bytes
+_PIECE = 1 << 20  # bytes that are read at once
 _HOLE = 4096  # bytes of zeros that need not be written
 _LOOK = 32
 
@@ -58,9 +61,10 @@ def lay_out(stream: Stream, images: Sequence[PartImage], root: Path, events: Eve
     for stored, path in places:
         if stored.entry.kind == "dir":
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for stored, path in places:
-        if stored.entry.kind == "file":
-            _write_file(stream, stored, path, events, durable=durable)
+    with ThreadPoolExecutor(1, "memkeep-read-back") as pool:
+        for stored, path in places:
+            if stored.entry.kind == "file":
+                _write_file(stream, stored, path, events, pool, durable=durable)
     for stored, path in places:
         if stored.entry.kind == "link":
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,23 +85,27 @@ def _refuse_without_room(root: Path, size: int) -> None:
         )
 
 
-def _write_file(stream: Stream, stored: StoredEntry, path: Path, events: Events, *, durable: bool) -> None:
+def _write_file(
+    stream: Stream, stored: StoredEntry, path: Path, events: Events, pool: ThreadPoolExecutor, *, durable: bool
+) -> None:
     entry = stored.entry
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise DamagedError(f"the vault has two entries called {entry.path}") from None
-    with os.fdopen(descriptor, "w+b", buffering=0) as file:
+    with os.fdopen(descriptor, "w+b", buffering=0) as file, _ReadBack(descriptor, pool) as back:
         try:
             done = begun = 0
             for piece in stream(stored):
                 _write_all(file.fileno(), piece)
                 done += len(piece)
                 events.advance(len(piece))
-                if durable and done - begun >= _AHEAD and hasattr(os, "posix_fadvise"):
-                    # On Linux this begins to write back what is dirty, so that the sync at the end has little to do.
-                    os.posix_fadvise(descriptor, begun, done - begun, os.POSIX_FADV_DONTNEED)
+                if done - begun >= _AHEAD:
+                    if durable and hasattr(os, "posix_fadvise"):
+                        # On Linux this begins to write back what is dirty: the sync at the end has little to do.
+                        os.posix_fadvise(descriptor, begun, done - begun, os.POSIX_FADV_DONTNEED)
+                    back.follow(done)
                     begun = done
             if durable:
                 os.fsync(descriptor)
@@ -105,7 +113,7 @@ def _write_file(stream: Stream, stored: StoredEntry, path: Path, events: Events,
             raise StorageError(
                 f"could not write {path}: {error.strerror}", unchanged="The live store was not touched.", hint="df -h"
             ) from error
-        if stored.recipe is None or _digest(file.fileno()) != stored.recipe.digest:
+        if stored.recipe is None or back.digest() != stored.recipe.digest:
             raise StorageError(
                 f"{path} does not read back as it was written", hint="dmesg | tail   # what the disk says"
             )
@@ -125,10 +133,34 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _digest(descriptor: int) -> bytes:
-    hasher = blake3()
-    offset = 0
-    while piece := os.pread(descriptor, 1 << 20, offset):
-        hasher.update(piece)
-        offset += len(piece)
-    return hasher.digest()
+class _ReadBack:
+    """Reads a file again, a long one on a thread of `pool` while more of it is written; done with it when left."""
+
+    def __init__(self, descriptor: int, pool: ThreadPoolExecutor) -> None:
+        self._descriptor = descriptor
+        self._pool = pool
+        self._hasher = blake3()
+        self._at = 0
+        self._jobs: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wait(self._jobs)
+
+    def follow(self, end: int) -> None:
+        """Read on to a byte that is written."""
+        self._jobs.append(self._pool.submit(self._read, end))
+
+    def digest(self) -> bytes:
+        """Read on to the end, and return the digest of the whole file."""
+        for job in self._jobs:
+            job.result()
+        self._read(os.fstat(self._descriptor).st_size)
+        return self._hasher.digest()
+
+    def _read(self, end: int) -> None:
+        while self._at < end and (piece := os.pread(self._descriptor, min(_PIECE, end - self._at), self._at)):
+            self._hasher.update(piece)
+            self._at += len(piece)
