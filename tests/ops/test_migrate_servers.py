@@ -419,7 +419,10 @@ def test_what_is_valid_only_until_a_day_is_found_by_mem0_until_then(
         con.execute("UPDATE facts SET expires_at = NULL, valid_until = 1700000000 WHERE id = ?", names[:1])
         con.execute("UPDATE facts SET expires_at = 1700000000, valid_until = 1800000000 WHERE id = ?", names[1:])
     before, _ = read(source)
-    moved(source, f"mem0:{database}")
+    unowned = sum(not (one.user or one.agent or one.session) for one in before)
+    result = moved(source, f"mem0:{database}")
+    said = [one.message for one in result.findings if one.code == "of_nobody"]
+    assert said == [f"{unowned} records are of no user, agent or session: mem0 finds memories by one of these only"]
     hidden = tell(
         database, "SELECT id::text FROM memories WHERE payload ->> 'expiration_date' = '2023-11-14' ORDER BY 1"
     )

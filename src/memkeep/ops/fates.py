@@ -138,6 +138,7 @@ class Survey(NamedTuple):
     fields: Counter[tuple[str, str]]  # system and field, the keys of metadata one by one; without vectors
     sets: Counter[tuple[str, bool, tuple[VectorKind, ...]]]  # system, whether they are memories, their vectors
     stretched: bool  # whether any vector of a memory is not of length one
+    unowned: int = 0  # memories of no user, agent or session
 
     @property
     def vectors(self) -> dict[VectorKind, int]:
@@ -171,7 +172,9 @@ def survey(source: Source) -> Survey:
         if made.metadata:
             keys.update([(made.system, key) for key, value in made.metadata.items() if value is not None])
         stretched = stretched or any(map(_is_stretched, made.vectors.values()))
-    found = Survey(Counter(), Counter(), Counter(), Counter(), stretched)
+    owners = [_FIELDS.index(name) for name in ("user", "agent", "session")]
+    unowned = sum(many for (*_, has, _), many in alike.items() if has and not any(has[at] for at in owners))
+    found = Survey(Counter(), Counter(), Counter(), Counter(), stretched, unowned)
     for (system, collection, primary, status, has, held), number in alike.items():
         found.kinds[system, collection, primary] += number
         if held:

@@ -19,7 +19,7 @@ from memkeep.ops.scratch import scratch
 from memkeep.records.formats.base import About, Source
 from memkeep.records.record import Record, Relationship
 from memkeep.systems import targets
-from memkeep.systems.target import Outline, ServedTarget, Target, Wish
+from memkeep.systems.target import AskingTarget, Outline, ServedTarget, Target, Wish
 from memkeep.vault.vault import Vault
 
 
@@ -174,7 +174,7 @@ def _fill(vault: Vault | None, made: destination.Made, to: str, task: _Task) -> 
         undo=undo,
         findings=(
             *(one for one in written.findings if not (made.created and one.code == "seen_later")),
-            *_findings(source, plan, fitted.vectors, store, to),
+            *_findings(source, plan, fitted, store, to),
         ),
     )
 
@@ -216,7 +216,7 @@ def _outlined(aim: destination.Destination, outline: Outline, task: _Task) -> Mi
         merged=writing.rehearsed(store, fitted, into, conflict=task.conflict),
         kept=None,
         undo=None,
-        findings=tuple(_findings(source, plan, fitted.vectors, store, aim.place)),
+        findings=tuple(_findings(source, plan, fitted, store, aim.place)),
     )
 
 
@@ -275,7 +275,8 @@ def _model(store: Store) -> str | None:
     return said.get("model") if isinstance(said, dict) else None
 
 
-def _findings(source: Source, plan: Sequence[FieldFate], vectors: Vectors, store: Store, to: str) -> Iterator[Finding]:
+def _findings(source: Source, plan: Sequence[FieldFate], fitted: Fitted, store: Store, to: str) -> Iterator[Finding]:
+    vectors, target = fitted.vectors, targets.of_system(store.system)
     yield from source.about.unread
     for sentence in source.about.omitted:
         yield Finding(code="not_migrated", severity=Severity.WARNING, message=sentence)
@@ -287,6 +288,13 @@ def _findings(source: Source, plan: Sequence[FieldFate], vectors: Vectors, store
             severity=Severity.WARNING,
             message=f"the target has no place for {named}: they do not go along",
             mend="a snapshot of the source keeps them: memkeep backup",
+        )
+    if fitted.found.unowned and isinstance(target, AskingTarget):
+        yield Finding(
+            code="of_nobody",
+            severity=Severity.WARNING,
+            message=f"{fitted.found.unowned:,} records are of no user, agent or session: {target.of_nobody()}",
+            mend="say whose they are: --map user=NAME",
         )
     if vectors.stretched and any(part.engine == "qdrant" and part.maps for part in store.parts):
         yield Finding(

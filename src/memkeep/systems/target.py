@@ -91,6 +91,15 @@ class NamingTarget(Protocol):
 
 
 @runtime_checkable
+class AskingTarget(Protocol):
+    """A product that is asked for the memories of somebody only."""
+
+    def of_nobody(self) -> str:
+        """Say what becomes of memories of no user, agent or session."""
+        ...
+
+
+@runtime_checkable
 class JoiningTarget(Protocol):
     """A product that has a table for relationships."""
 

@@ -40,6 +40,11 @@ def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signatur
     return True
 
 
+def of_nobody() -> str:
+    """Say that they are not found: `get_all` and `search` want at least one of the three."""
+    return "mem0 finds memories by one of these only"
+
+
 def identity(system: str, identity: str) -> str:
     """Return a UUID: Qdrant and the table of pgvector take nothing else that a product could have."""
     return as_uuid(system, identity)
