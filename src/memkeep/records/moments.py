@@ -19,6 +19,7 @@ _TEXT = re.compile(
 )
 _COMMON = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{6})?(\+00:00)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _CENTURIES = 250_000_000_000_000_000  # microseconds: up to the year 9892
 _LIMIT = 10**16  # seconds: some 300 million years, and what a float tells apart
 
@@ -46,8 +47,9 @@ def to_number(text: str | None, unit: TimeUnit) -> int | float | None:
     told = None if text is None else order(text)
     if told is None:
         return None
-    exact = Fraction(told, _BILLION // 1000 if unit == "ms" else _BILLION)
-    return int(exact) if exact.denominator == 1 else float(exact)
+    scale = _BILLION // 1000 if unit == "ms" else _BILLION
+    whole, rest = divmod(told, scale)
+    return told / scale if rest else whole
 
 
 def to_text(text: str | None, *, like: str) -> str | None:
@@ -69,6 +71,8 @@ def to_text(text: str | None, *, like: str) -> str | None:
 
 def order(text: str) -> int | None:
     """Return a time as a number that grows with it, nanoseconds from 1970; None for what is no time."""
+    if _COMMON.fullmatch(text) and (moment := _moment(text)) is not None:
+        return (moment - _EPOCH) // _MICROSECOND * 1000
     found = _TEXT.fullmatch(text.strip())
     if found is None:
         return None
@@ -85,12 +89,18 @@ def order(text: str) -> int | None:
 
 
 def _quick(raw: str) -> str | None:
-    """Return a time in the usual spelling as portable text, by the standard library; None for what needs more care."""
+    """Return a time in the usual spelling as portable text; None for what needs more care."""
+    moment = _moment(raw)
+    return None if moment is None else moment.isoformat()
+
+
+def _moment(raw: str) -> datetime | None:
+    """Return a time in the usual spelling, by the standard library; None for what it does not have."""
     try:
         moment = datetime.fromisoformat(raw)
     except ValueError:
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _text(nanoseconds: int) -> str:
