@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH = 256  # rows
-_HELD = 64 << 20  # bytes of rows that wait in memory; what is more waits in a file
+_HELD = 32 << 20  # bytes of rows that wait in memory; what is more waits in a file
 _BLOB = b"lance-encoding:blob"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _DIGEST = 16
 _BUFFER = 1 << 20
 _RUN = 1 << 18  # bytes that are read at once
-_HELD = 64 << 20  # bytes that wait in memory
+_HELD = 32 << 20  # bytes that wait in memory
 
 
 class Spool:
