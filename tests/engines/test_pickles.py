@@ -3,7 +3,7 @@ import pickletools
 import struct
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,16 @@ def test_long_lists_of_numbers_and_tuples_among_them_are_read_right(protocol: in
     value = [[float(n) for n in range(9000)], [1.0, 2.0, (3.0, 4.0, 5.0)], [(1.0, 2.0)] * 5, {"a": 1.5}, "text"]
     read = pickles.plain(pickles.loads(pickle.dumps(value, protocol=protocol)))
     assert read == [value[0], [1.0, 2.0, [3.0, 4.0, 5.0]], [[1.0, 2.0]] * 5, {"a": 1.5}, "text"]
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_times_are_read_as_their_text(protocol: int) -> None:
+    """Points that older clients of Qdrant wrote hold what the program gave them."""
+    east = timezone(timedelta(hours=5, minutes=30))
+    value = {"a": datetime(2026, 1, 2, 3, 4, 5, 6), "b": datetime(2026, 1, 2, tzinfo=UTC), "c": date(2026, 1, 2)}  # noqa: DTZ001
+    value["d"] = datetime(1926, 1, 2, tzinfo=east)
+    read = pickles.plain(pickles.loads(pickle.dumps(value, protocol=protocol)))
+    assert read == {key: one.isoformat() for key, one in value.items()}
 
 
 class Trap:
@@ -92,7 +102,8 @@ def _malicious(mark: Path) -> dict[str, bytes]:
         "left over": b"\x80\x04K\x01K\x02.",
         "behind the end": b"\x80\x04K\x01.K\x02.",
         "unknown place in memory": b"\x80\x04h\x05.",
-        "a date": pickle.dumps(datetime(2026, 1, 1, tzinfo=UTC)),
+        "a time of day": pickle.dumps(datetime(2026, 1, 1, tzinfo=UTC).time()),
+        "a time that is none": pickle.dumps(datetime(2026, 1, 1)).replace(b"\x07\xea\x01", b"\x07\xea\x0e"),  # noqa: DTZ001
         "laughs": _laughs(),
         "laughs of numbers": _numbers(),
         "laughs of keys": _keys(),

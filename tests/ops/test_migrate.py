@@ -278,3 +278,22 @@ def test_a_place_where_nothing_is_needs_its_product(copy_store: Copy, tmp_path: 
     with pytest.raises(StoreError, match=r"named with its product, one of .*mem0") as refused:
         moved(source_of("oc-memory", copy_store), f"letta:{tmp_path / 'new'}")
     assert refused.value.code == "store_missing"
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_memories_of_two_tables_that_have_the_same_ids_all_arrive(to: str, tmp_path: Path) -> None:
+    con = sqlite3.connect(tmp_path / "store.db")
+    for table in ("lessons", "memories"):
+        con.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, content TEXT)")
+        con.executemany(f"INSERT INTO {table} (content) VALUES (?)", [(f"{n} of {table}",) for n in range(5)])
+    con.commit()
+    con.close()
+    place = tmp_path / ("new.db" if to == "oc-memory" else "new")
+    before = read(tmp_path / "store.db")
+    assert moved(str(tmp_path / "store.db"), f"{to}:{place}", dims=4).findings == ()
+    assert {(one.collection, one.id, one.text) for one in read(place)[0] if one.primary} == {
+        (one.collection, one.id, one.text) for one in before[0]
+    }
+    again = moved(str(tmp_path / "store.db"), str(place), dry_run=True).merged
+    assert again is not None
+    assert (again.inserted, again.updated, again.skipped) == (0, 0, 0)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from memkeep.engines.chroma_files import DATABASE
-from memkeep.engines.chroma_rows import DOCUMENT, Collection, Joined, collections
+from memkeep.engines.chroma_rows import DOCUMENT, Collection, Joined, collections, seq_of
 from memkeep.engines.merging import NAMED, Counts, FailedRow, Merged, Wanted, is_of, plain_id, replaces, seen_later
 from memkeep.engines.point_rows import to_point
 from memkeep.engines.qdrant_edge import Point
 from memkeep.engines.qdrant_rebuild import near
 from memkeep.engines.rows import Rows
-from memkeep.engines.sqlite_sql import connect, value
+from memkeep.engines.sqlite_sql import connect, query, value
 from memkeep.errors import StoreError, quoted
 from memkeep.model import TableMap
 from memkeep.records.groups import id_text
@@ -35,9 +35,7 @@ Streams = Mapping[str, Iterable[list[Point]]]
 _ADD, _DELETE = 0, 3  # `operation` of the queue
 _INTEGERS = range(-(1 << 63), 1 << 63)
 _ROWS = 500  # read at a time
-_LAST = """
-SELECT max(seq) FROM (SELECT max(seq_id) AS seq FROM embeddings_queue UNION SELECT max(seq_id) FROM max_seq_id)
-"""
+_LAST = "SELECT seq_id FROM max_seq_id UNION ALL SELECT max(seq_id) FROM embeddings_queue"
 _PUT = "INSERT INTO embeddings_queue (seq_id, operation, topic, id, vector, encoding, metadata) VALUES (?,?,?,?,?,?,?)"
 
 
@@ -163,7 +161,7 @@ class Queue:
     def put(self, operation: int, record: str, vector: Any, metadata: str | None) -> None:
         """Add what happens to a record."""
         encoding = None if vector is None else "FLOAT32"
-        last = int(value(self._con, _LAST) or 0)
+        last = max((seq_of(row[0]) for row in query(self._con, _LAST) if row[0] is not None), default=0)
         self._con.execute(_PUT, (last + 1, operation, self._topic, record, vector, encoding, metadata))
 
 

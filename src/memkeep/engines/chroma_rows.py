@@ -142,7 +142,7 @@ def collections(ask: Ask) -> list[Collection]:
         for rows in ask("SELECT collection_id, str_value FROM collection_metadata WHERE key = 'hnsw:space'")
         for row in rows
     }
-    reached = {row[0]: _seq(row[1]) for rows in ask("SELECT segment_id, seq_id FROM max_seq_id") for row in rows}
+    reached = {row[0]: seq_of(row[1]) for rows in ask("SELECT segment_id, seq_id FROM max_seq_id") for row in rows}
     segments = {(row[0], row[1]): row[2] for rows in ask("SELECT collection, scope, id FROM segments") for row in rows}
     sql = (
         f"SELECT c.id, c.name, c.dimension, {said[0]}, {said[1]}, d.tenant_id, d.name FROM collections c"  # noqa: S608 - constants
@@ -190,7 +190,8 @@ def _space(config: str | None, schema: str | None) -> str:
     return ""
 
 
-def _seq(value: Any) -> int:
+def seq_of(value: Any) -> int:
+    """Return how far something is in the queue."""
     return int.from_bytes(value, "big") if isinstance(value, bytes) else int(value)  # bytes before 0.6
 
 
@@ -225,7 +226,7 @@ def _changes(ask: Ask, collection: str) -> Iterator[_Change]:
     )
     for rows in ask(sql):
         for seq, operation, record, vector, encoding, metadata in rows:
-            yield _Change(_seq(seq), operation, record, _float32(vector, encoding), _metadata(metadata))
+            yield _Change(seq_of(seq), operation, record, _float32(vector, encoding), _metadata(metadata))
 
 
 def _float32(vector: Any, encoding: Any) -> bytes | None:

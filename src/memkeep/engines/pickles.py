@@ -1,14 +1,16 @@
 """Read pickles of plain data without running anything: a reader of its own for the few opcodes that data needs.
 
 Python's unpickler calls what a pickle tells it to call, and lets it claim any amount of memory. This one knows only
-how to build text, numbers, lists, tuples, sets, dicts and records of the classes that the caller names; a record is a
-name and a state, never an instance. Whatever else a pickle asks for is a `PickleError`, and so are nesting that is
-deeper, and values that are larger, than a pickle of its length can honestly hold (one that repeats its own pieces).
+how to build text, numbers, lists, tuples, sets, dicts, times (as their ISO text) and records of the classes that the
+caller names; a record is a name and a state, never an instance. Whatever else a pickle asks for is a `PickleError`, and
+so are nesting that is deeper, and values that are larger, than a pickle of its length can honestly hold (one that
+repeats its own pieces).
 Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py, protocols 2 to 5.
 """
 
 import struct
 from collections.abc import Callable, Collection
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 _DEPTH = 200
@@ -208,7 +210,7 @@ class _Reader:
         return line.decode()
 
     def known(self, name: str) -> None:
-        if name not in self.classes:
+        if name not in self.classes and name not in _MOMENTS:
             raise PickleError(f"it names {name[:100]!r}, which is not data")
         self.stack.append(_Class(name))
 
@@ -218,9 +220,39 @@ class _Reader:
             raise PickleError("it makes something with arguments")
         self.stack.append(_Instance(_must(made, _Class).name))
 
+    def moment(self) -> None:
+        arguments, made = self.stack.pop(), self.stack.pop()
+        make = _MOMENTS.get(_must(made, _Class).name)
+        if make is None:
+            raise PickleError("it calls something with arguments")
+        try:
+            self.stack.append(make(*_must(arguments, tuple)))
+        except ValueError as error:
+            raise PickleError("it holds a time that is none") from error
+
     def build(self) -> None:
         state = self.stack.pop()
         _must(self.stack[-1], _Instance).state = _must(state, dict)
+
+
+def _datetime(state: bytes, zone: timezone | None = None) -> datetime:
+    if zone is not None:
+        _must(zone, timezone)
+    make: Callable[..., datetime] = datetime  # of the bytes that its own pickles have
+    return make(_must(state, bytes), zone)
+
+
+def _date(state: bytes) -> date:
+    make: Callable[..., date] = date
+    return make(_must(state, bytes))
+
+
+def _zone(offset: timedelta) -> timezone:
+    return timezone(_must(offset, timedelta))
+
+
+def _span(days: int, seconds: int, microseconds: int) -> timedelta:
+    return timedelta(_must(days, int), _must(seconds, int), _must(microseconds, int))
 
 
 def _must(value: Any, kind: type) -> Any:
@@ -270,11 +302,19 @@ class _Finish:
             return [self.value(one, depth) for one in value]
         if isinstance(value, str):
             self._room -= len(value) // 8
-        elif isinstance(value, set | _Class):
+        elif isinstance(value, date):
+            value = value.isoformat()
+        elif isinstance(value, set | _Class | timedelta | timezone):
             return None
         return value
 
 
+_MOMENTS: dict[str, Callable[..., Any]] = {
+    "datetime.datetime": _datetime,
+    "datetime.date": _date,
+    "datetime.timezone": _zone,
+    "datetime.timedelta": _span,
+}
 _PUSHED: dict[int, Any] = {ord("N"): None, 0x88: True, 0x89: False}
 _DO: dict[int, Callable[[_Reader], object]] = {
     ord("("): lambda it: it.marks.append(len(it.stack)),
@@ -310,4 +350,5 @@ _DO: dict[int, Callable[[_Reader], object]] = {
     ord("c"): _Reader.named,
     0x81: _Reader.new,
     ord("b"): _Reader.build,
+    ord("R"): _Reader.moment,
 }

@@ -12,12 +12,14 @@ from memkeep.engines.rows import Columns
 from memkeep.records.formats.base import About, Source
 from memkeep.records.record import Record, Relationship, Vector
 from memkeep.records.shape import Mapper
+from memkeep.records.spool import Names
 from memkeep.systems.target import Target
 
 Fate = Literal["native", "metadata", "lost"]
 _INVALID = "records that are no longer valid"
 _MODEL = "the name of the vectors' model"
 _ROUNDED = 1e-5
+_SEVERAL = 2
 _APART = frozenset({"primary", "collection", "system", "native", "metadata", "vectors"})
 _FIELDS = tuple(field for field in Record.__struct_fields__ if field not in _APART)
 _values = attrgetter(*_FIELDS)
@@ -139,6 +141,7 @@ class Survey(NamedTuple):
     sets: Counter[tuple[str, bool, tuple[VectorKind, ...]]]  # system, whether they are memories, their vectors
     stretched: bool  # whether any vector of a memory is not of length one
     unowned: int = 0  # memories of no user, agent or session
+    doubled: frozenset[tuple[str, str]] = frozenset()  # collection and id of memories whose id an earlier one's has too
 
     @property
     def vectors(self) -> dict[VectorKind, int]:
@@ -184,7 +187,22 @@ def survey(source: Source) -> Survey:
         for field in itertools.compress(_FIELDS, has):
             found.fields[system, field] += number
     found.fields.update({(system, f"metadata.{key}"): number for (system, key), number in keys.items()})
-    return found
+    collections = sorted({collection for _, collection, primary in found.kinds if primary})
+    return found._replace(doubled=frozenset(_doubled(source, collections)))
+
+
+def _doubled(source: Source, collections: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the collection and the id of memories whose id is also that of one in a collection before theirs."""
+    if len(collections) < _SEVERAL:
+        return
+    names = {each: Names() for each in collections}
+    for made in source.records():
+        if made.primary:
+            names[made.collection].add(made.id)
+    before = {each: [names[one] for one in collections if one < each] for each in collections}
+    for made in source.records():
+        if made.primary and any(made.id in each for each in before[made.collection]):
+            yield made.collection, made.id
 
 
 class Fitted:

@@ -246,6 +246,11 @@ class _Layer:
         elif (there := self._target.settled(made, place.map, row, self._names)) is not None:
             yield there
 
+    def _identity(self, made: Record) -> str:
+        """Return the id of a memory here: two of different collections never have the same one."""
+        is_doubled = made.primary and (made.collection, made.id) in self._source.found.doubled
+        return self._target.identity(made.system, f"{made.collection}:{made.id}" if is_doubled else made.id)
+
     def _named(self, made: Portable, identity: str | None) -> str | None:
         return None if identity is None else self._target.identity(made.system, identity)
 
@@ -263,13 +268,15 @@ class _Layer:
             if isinstance(made, Record) and any(name not in row for name in place.columns.needed):
                 return self._target.complete(made, row, place.map) | row
             return row
-        name = made.id or f"{made.source} {made.type} {made.target}" if isinstance(made, Relationship) else made.id
-        row[place.map.id] = self._target.identity(made.system, name)
         if isinstance(made, Record):
+            row[place.map.id] = self._identity(made)
             row = self._target.complete(made, row, place.map)
             if place.mapper.shape.kind == "record":
                 row = place.mapper.carry(row, made, self._with(made))
-        elif isinstance(self._target, JoiningTarget):
+            return row
+        name = made.id or f"{made.source} {made.type} {made.target}"
+        row[place.map.id] = self._target.identity(made.system, name)
+        if isinstance(self._target, JoiningTarget):
             row = self._target.complete_joined(row, place.map)
         return row
 
@@ -284,7 +291,7 @@ class _Layer:
         joins = self._joined.get(made.id, ())
         main = self._primary[0]
         said: dict[str, object] = {}
-        identity = self._target.identity(made.system, made.id)
+        identity = self._identity(made)
         if not made.primary or not self._may_be_found(made):
             whole = plain_json(made)
             identity = f"{made.system}:{made.collection}:{made.id}:{short_digest(whole)}"

@@ -120,6 +120,22 @@ def test_records_go_in_as_asked_and_chromadb_finds_them(
     assert conflict != "update" or all(one.updated == 0 for one in again.values())
 
 
+def test_the_numbers_of_older_versions_are_gone_on_from(folder: Path, live: Path, tell: Tell) -> None:
+    """Before 0.6 they were 8 bytes."""
+    with closing(sqlite3.connect(live / "chroma.sqlite3")) as con, con:
+        for segment, number in con.execute("SELECT segment_id, seq_id FROM max_seq_id").fetchall():
+            con.execute(
+                "UPDATE max_seq_id SET seq_id = ? WHERE segment_id = ?", (int(number).to_bytes(8, "big"), segment)
+            )
+    assert _merge(folder, live, "skip").tables["queue"].inserted == 2
+    with closing(sqlite3.connect(live / "chroma.sqlite3")) as con, con:
+        for segment, number in con.execute("SELECT segment_id, seq_id FROM max_seq_id").fetchall():
+            con.execute(
+                "UPDATE max_seq_id SET seq_id = ? WHERE segment_id = ?", (int.from_bytes(number, "big"), segment)
+            )
+    assert _texts(tell(live), "queue", 1, 11) == ["document 1", "document 11"]
+
+
 def test_only_one_users_records_go_in(folder: Path, live: Path) -> None:
     done = _merge(folder, live, "skip", users=("False",))
     assert done.tables["queue"].inserted == 2
