@@ -115,6 +115,17 @@ def test_a_history_with_a_qdrant_folder_below_it_is_one_store(
     assert [each.collection for part in store.parts for each in part.maps if each.primary] == ["mem0"]
 
 
+def test_memories_in_faiss_are_kept_as_files_and_that_is_said(tmp_path: Path, make: Any) -> None:
+    make.database(tmp_path / "data/history.db", HISTORY)
+    (tmp_path / "data/faiss").mkdir()
+    for each in ("mem0.faiss", "mem0.json"):
+        (tmp_path / "data/faiss" / each).write_bytes(b"memories")
+    (store,) = discover([tmp_path / "data"])
+    assert {part.name: part.engine for part in store.parts} == {"history.db": "sqlite", "faiss": "files"}
+    assert store.omitted == ()
+    assert [(one.code, one.part) for one in store.findings] == [("faiss_as_files", "faiss")]
+
+
 def test_of_mem0s_own_folder_all_is_taken(
     home: Path, make: Any, qdrant: Callable[..., Path], complete: Callable[..., None]
 ) -> None:

@@ -56,7 +56,7 @@ def detect(look: Look, path: Path, places: Places) -> list[Store]:
             records=_count(look, parts),
             fingerprint=_fingerprint(look, parts),
             omitted=tuple(gathered.omitted),
-            findings=(*gathered.findings, *_of_folders(look, path, parts)),
+            findings=(*gathered.findings, *_of_folders(look, path, parts), *_of_faiss(look, path)),
         )
     ]
 
@@ -117,6 +117,11 @@ def _vector_stores(look: Look, folder: Path) -> bool:
     return qdrant_folder.is_folder(look, folder) or marks.chroma_database(look, folder) is not None
 
 
+def _is_faiss(look: Look, folder: Path) -> bool:
+    """Say whether a folder has memories of mem0's FAISS store: an index, and the payloads in a file beside it."""
+    return any(each.endswith(".faiss") for each in look.folder(folder).files)
+
+
 def _is_openmemorys(look: Look, folder: Path) -> bool:
     near = [folder, *(folder / each for each in look.folder(folder).folders if each == "api")]
     files = [each / file for each in near for file in look.folder(each).suspects]
@@ -139,7 +144,7 @@ def _choose(look: Look, root: Path, places: Places) -> Choose:
             top
             and not own
             and item.path not in mine
-            and not (item.kind == "folder" and _vector_stores(look, item.path))
+            and not (item.kind == "folder" and (_vector_stores(look, item.path) or _is_faiss(look, item.path)))
         ):
             return Leave(_NOT_MEM0)
         if last == qdrant_folder.LOCK:
@@ -279,6 +284,18 @@ def _of_folders(look: Look, root: Path, parts: Sequence[Part]) -> Iterator[Findi
         inside = "" if inside == "." else inside
         yield from qdrant_folder.findings(look, folder, inside)
         yield from _in_memory(folder, inside, {Path(part.path).parent.name for part in parts})
+
+
+def _of_faiss(look: Look, root: Path) -> Iterator[Finding]:
+    for folder in look.folder(root).folders:
+        if _is_faiss(look, root / folder):
+            yield Finding(
+                code="faiss_as_files",
+                severity=Severity.WARNING,
+                part=folder,
+                message=f"{folder} holds memories in FAISS: kept and restored as files, but not read as records",
+                mend="stop the agent while a backup is made: the index and its payloads are written one after another",
+            )
 
 
 def _in_memory(folder: Path, inside: str, mapped: Collection[str]) -> Iterator[Finding]:
