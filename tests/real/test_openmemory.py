@@ -372,13 +372,20 @@ def test_the_memories_of_one_user_go_into_a_live_store_with_their_points(
     [report] = vault.backup(root).snapshots
     before = points_of(server)
     wreck(root, server, "emptied")
-    vault.restore_into(root, report.id, user="bob")
     database = root / "api" / "openmemory.db"
+    with closing(sqlite3.connect(database)) as con, con:
+        con.execute("DELETE FROM memory_categories")
+        con.execute("DELETE FROM memory_status_history")
+    vault.restore_into(root, report.id, user="bob")
     [(bob,)] = rows(database, "SELECT id FROM users WHERE user_id = 'bob'")
     assert rows(database, f"SELECT count(*) FROM memories WHERE user_id <> '{bob}'") == [(0,)]
     assert rows(database, "SELECT count(*) FROM memories") == [(18,)]
     wanted = {one["id"] for one in before if one["payload"]["user_id"] == "bob"}
     assert wanted <= {one["id"] for one in points_of(server)}
+    for table in ("memory_categories", "memory_status_history"):
+        of_others = f"SELECT count(*) FROM {table} WHERE memory_id NOT IN (SELECT id FROM memories)"
+        assert rows(database, of_others) == [(0,)], table
+        assert rows(database, f"SELECT count(*) > 0 FROM {table}") == [(1,)], table
 
 
 def test_when_the_vectors_are_damaged_the_tables_come_back_and_it_is_said(

@@ -116,6 +116,21 @@ def test_tables_and_vectors_in_postgres_are_one_store(
             assert other.execute(query).fetchall() == database.execute(query).fetchall()
 
 
+def test_what_goes_with_the_memories_of_one_user_comes_back_and_nothing_of_the_others(
+    root: Path, database: "psycopg.Connection[Any]", new_vault: Callable[..., OpenVault]
+) -> None:
+    vault = new_vault()
+    [report] = vault.backup(root).snapshots
+    mine = "SELECT id FROM memories WHERE user_id = (SELECT id FROM users WHERE user_id = 'bob')"
+    linked = "SELECT memory_id::text, category_id::text FROM memory_categories"
+    wanted = sorted(database.execute(f"{linked} WHERE memory_id IN ({mine})").fetchall())
+    for table in ("memory_categories", "memories"):
+        database.execute(f"DELETE FROM {table}")
+    vault.restore_into(root, report.id, user="bob")
+    assert len(database.execute("SELECT id FROM memories").fetchall()) == 18
+    assert sorted(database.execute(linked).fetchall()) == wanted
+
+
 def test_a_vault_without_encryption_has_no_table_of_keys(root: Path, new_vault: Callable[..., OpenVault]) -> None:
     vault = new_vault(encrypted=False)
     [report] = vault.backup(root).snapshots

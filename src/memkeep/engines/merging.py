@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import msgspec
+
 from memkeep.model import Part, TableMap, Value
 from memkeep.records.times import to_iso
 
@@ -25,7 +27,7 @@ class Wanted(Value):
 
     conflict: Conflict
     users: tuple[str, ...] | None = None  # only rows whose `user` (else `scope`) is one of these; None: all
-    records: tuple[str, ...] | None = None  # ids, as `plain_id` gives them, that rows of linked tables must name
+    records: frozenset[str] | None = None  # ids, as `plain_id` gives them, that rows of linked tables must name
 
 
 class Counts(Value):
@@ -86,6 +88,18 @@ def plain_id(name: object) -> str:
 def belongs(named: Collection[str], records: Collection[str] | None) -> bool:
     """Say whether a row that names some records goes along: when there is no choice, or one of them is chosen."""
     return records is None or any(plain_id(name) in records for name in named)
+
+
+def of_records(wanted: Wanted, chosen: Iterable[str]) -> Wanted:
+    """Return what is wanted of linked tables, once it is known which records of some users are chosen."""
+    if wanted.users is None:
+        return wanted
+    return msgspec.structs.replace(wanted, records=(wanted.records or frozenset()).union(chosen))
+
+
+def links_last(maps: Iterable[TableMap]) -> list[TableMap]:
+    """Return the tables in the order in which they are merged: whose rows a record's are is known by then."""
+    return sorted(maps, key=lambda map_: bool(map_.links))
 
 
 def left_out(tables: Iterable[str], maps: Iterable[TableMap]) -> tuple[str, ...]:

@@ -9,7 +9,18 @@ take, so that it is named and the others go in.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memkeep.engines.merging import NAMED, Counts, FailedRow, Merged, Wanted, later, owner, plain_id
+from memkeep.engines.merging import (
+    NAMED,
+    Counts,
+    FailedRow,
+    Merged,
+    Wanted,
+    later,
+    links_last,
+    of_records,
+    owner,
+    plain_id,
+)
 from memkeep.engines.postgres_catalogue import find_extensions
 from memkeep.engines.postgres_freeze import SETTINGS
 from memkeep.engines.postgres_pairs import Pair, Source, attempt
@@ -36,7 +47,7 @@ class PostgresMerge:
             connection.execute(setting)
         find_extensions(connection)
         tables = {}
-        for number, map_ in enumerate(live.maps):
+        for number, map_ in enumerate(links_last(live.maps)):
             laid = source.lay(connection, map_, number)
             if laid is not None:
                 self._left += laid.left
@@ -119,10 +130,11 @@ class PostgresMerge:
             bound.append(list(users))
         elif users is not None and not pair.map.links:
             said.append("false")
-        if pair.map.links and self._wanted.records is not None:
+        records = of_records(self._wanted, self._records).records
+        if pair.map.links and records is not None:
             named = " OR ".join(f"replace(lower(i.{quote(one)}::text), '-', '') = ANY(%s)" for one in pair.map.links)
             said.append(f"({named})")
-            bound += [list(self._wanted.records)] * len(pair.map.links)
+            bound += [list(records)] * len(pair.map.links)
         return (f"WHERE {' AND '.join(said)}" if said else ""), bound
 
     def _replaced(self, pair: Pair, rows: list[int]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from memkeep.engines.merging import Merged, Wanted
+from memkeep.engines.merging import Merged, Wanted, links_last, of_records
 from memkeep.engines.sqlite_fulltext import follow
 from memkeep.engines.sqlite_put import Putting, Values
 from memkeep.engines.sqlite_rows import sent
@@ -57,7 +57,7 @@ class SqliteMerge:
 
     def take_image(self) -> None:
         """Put in the rows of all tables of the image. Raises `StoreError`."""
-        for map_ in self._maps.values():
+        for map_ in links_last(self._maps.values()):
             self._take_table(map_)
 
     def take(self, table: str, runs: Sequence[tuple[Sequence[str], Sequence[Values]]]) -> None:
@@ -99,7 +99,8 @@ class SqliteMerge:
                 self._left[f"{map_.table} is left as it is: the live table has no {', '.join(lost)}"] = None
                 return None
             follow(self.con, map_.table)
-            self._tables[map_.table] = Putting(self.con, map_, here, self._wanted)
+            chosen = (name for one in self._tables.values() for name in one.records)
+            self._tables[map_.table] = Putting(self.con, map_, here, of_records(self._wanted, chosen))
         return self._tables[map_.table]
 
     @contextmanager

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from memkeep.engines.catalog import engine
-from memkeep.engines.merging import Conflict, MergeEngine, Merging, Wanted
+from memkeep.engines.merging import Conflict, MergeEngine, Merging, Wanted, of_records
 from memkeep.errors import StoreError
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Omission, Part, PartImage, Role, Severity, Snapshot, Store
@@ -78,9 +78,7 @@ def merge(
             materialise(vault, [pair.image], root, events, durable=False)
             one = stack.enter_context(_engine(pair.live).merge(pair.live, pair.image.part, root, wanted))
             done.append((pair.live, one))
-            if user is not None:
-                known = {*(wanted.records or ()), *one.result.records}
-                wanted = msgspec.structs.replace(wanted, records=tuple(sorted(known)))
+            wanted = of_records(wanted, one.result.records)
         refuse_conflicts(conflict, done)
         if not dry_run:
             commit_all(done, store, kept)
