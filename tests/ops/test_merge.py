@@ -145,6 +145,8 @@ def test_a_row_that_the_database_refuses_is_named_and_the_others_go_in(
     assert [(one.table, one.id) for one in done.merged.failed] == [("memories", "bad")]
     assert sorted(contents(store)) == ["one", "three", "two"]
     assert [one.code for one in done.findings] == ["row_refused"]
+    assert rehearsed.findings == done.findings
+    assert "went in" not in rehearsed.findings[0].message
 
 
 def test_a_store_that_is_written_to_is_left_as_it_is(vault: OpenVault, store: Path) -> None:

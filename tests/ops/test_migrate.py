@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import lancedb
@@ -174,6 +175,69 @@ def test_a_fact_that_was_superseded_is_not_recalled_by_oc_memory_and_not_lost(co
     assert gone
     assert not texts & {one.text for one in gone}
     assert [one for one in read(tmp_path / "new.db")[0] if one.status == "superseded"] == gone
+
+
+def _ended(copy_store: Copy) -> tuple[str, list[Record]]:
+    """Return a store with facts that are over by either of their times, and these; another is valid a while yet."""
+    source = source_of("hybrid", copy_store)
+    with closing(sqlite3.connect(Path(source) / "facts.db")) as con, con:
+        ids = [row[0] for row in con.execute("SELECT id FROM facts WHERE superseded_at IS NULL ORDER BY id LIMIT 3")]
+        con.execute("UPDATE facts SET expires_at = NULL, valid_until = 1700000000 WHERE id = ?", ids[:1])
+        con.execute("UPDATE facts SET expires_at = 1700000000, valid_until = 9000000000 WHERE id = ?", ids[1:2])
+        con.execute("UPDATE facts SET expires_at = 9000000000, valid_until = 9000000000 WHERE id = ?", ids[2:])
+        con.execute(
+            "UPDATE facts SET superseded_at = NULL, expires_at = NULL, valid_until = NULL WHERE id NOT IN (?, ?, ?)",
+            ids,
+        )
+    return source, [one for one in read(source)[0] if one.collection == "facts" and one.id in ids[:2]]
+
+
+@pytest.mark.parametrize(
+    ("to", "recalled"),
+    [
+        ("oc-memory", "SELECT content FROM mem_cells"),
+        ("openmemory", "SELECT content FROM memories WHERE state = 'active'"),
+        ("memory-lancedb-pro", ""),
+        ("memory-lancedb", ""),
+    ],
+)
+def test_what_was_valid_until_a_time_that_is_past_is_not_recalled(
+    to: str, recalled: str, copy_store: Copy, tmp_path: Path
+) -> None:
+    source, ended = _ended(copy_store)
+    place = tmp_path / ("new.db" if to == "oc-memory" else "new")
+    planned = moved(source, f"{to}:{place}", dry_run=True)
+    result = moved(source, f"{to}:{place}")
+    assert (planned.fields, planned.merged) == (result.fields, result.merged)
+    told = [(one.fate, one.records) for one in result.fields if one.field == "records that are no longer valid"]
+    assert told == {"oc-memory": [("metadata", 2)], "memory-lancedb": [("lost", 2)]}.get(to, [])
+    if recalled:
+        with closing(sqlite3.connect(place / "api" / "openmemory.db" if place.is_dir() else place)) as con:
+            texts = {row[0] for row in con.execute(recalled)}
+    else:
+        rows = lancedb.connect(place).open_table("memories").to_arrow().to_pylist()
+        texts = {row["text"] for row in rows if '"state":"archived"' not in row.get("metadata", "")}
+    facts = [one for one in read(source)[0] if one.collection == "facts"]
+    assert texts == {one.text for one in facts} - {one.text for one in ended}
+    if to != "memory-lancedb":
+        assert [one for one in read(place)[0] if one.id in {each.id for each in ended} and one.primary] == ended
+
+
+def test_hybrid_recalls_nothing_that_pro_knows_to_be_over(copy_store: Copy, tmp_path: Path) -> None:
+    source = source_of("pro", copy_store)
+    first, second = [one.id for one in read(source)[0]][:2]
+    table = lancedb.connect(source).open_table("memories")
+    for name, until in ((first, 1_700_000_000_000), (second, 9_000_000_000_000)):
+        said = next(row["metadata"] for row in table.to_arrow().to_pylist() if row["id"] == name)
+        table.update(where=f"id = '{name}'", values={"metadata": json.dumps(json.loads(said) | {"valid_until": until})})
+    before = sorted(read(source)[0], key=lambda one: one.id)
+    moved(source, f"hybrid:{tmp_path / 'new'}")
+    with closing(sqlite3.connect(tmp_path / "new" / "facts.db")) as con:
+        gone = {row[0] for row in con.execute("SELECT text FROM facts WHERE superseded_at IS NOT NULL")}
+    assert gone == {one.text for one in before if one.id == first or one.status == "archived"}
+    moved(str(tmp_path / "new"), f"memory-lancedb-pro:{tmp_path / 'back'}")
+    after = sorted(read(tmp_path / "back")[0], key=lambda one: one.id)
+    assert list(map(_key, after)) == list(map(_key, before))
 
 
 def test_lancedb_opens_what_pro_was_given(copy_store: Copy, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Counts(Value):
 
 
 class FailedRow(Value):
-    """A row that the database refused; the others went in."""
+    """A row that the database refuses; the others it takes."""
 
     table: str
     id: str

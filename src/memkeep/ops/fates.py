@@ -8,12 +8,14 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from memkeep import clock
 from memkeep.engines.rows import Columns
+from memkeep.records import moments
 from memkeep.records.formats.base import About, Source
 from memkeep.records.record import Record, Relationship, Vector
 from memkeep.records.shape import Mapper
 from memkeep.records.spool import Names
-from memkeep.systems.target import Target
+from memkeep.systems.target import ENDS, Target, is_valid
 
 Fate = Literal["native", "metadata", "lost"]
 _INVALID = "records that are no longer valid"
@@ -67,8 +69,8 @@ def fates(fitted: "Fitted", room: Room) -> list[FieldFate]:
         if not primary:
             known = system == mapper.system and collection in room.collections
             counted[f"collection {collection}", "native" if known else aside, None] += number
-    for (system, status), number in found.statuses.items():
-        if system != mapper.system and not room.target.hides(status):
+    for (system, status, ends), number in found.statuses.items():
+        if system != mapper.system and not room.target.hides(mapper.map) and gone(status, ends, room.target):
             counted[_INVALID, aside, None] += number
     for (system, field), number in found.fields.items():
         counted[field, *_fate(field, room, same=system == mapper.system)] += number
@@ -123,6 +125,26 @@ def _reason(field: str, fate: Fate, system: str) -> str:
     return "the product has no place for it"
 
 
+Ends = tuple[str, ...]
+"""Fields of a record that say until when it was valid, and that are past."""
+
+
+def over(made: Record, at: int) -> Ends:
+    """Return which ends of a record are past at a moment."""
+    if made.expires_at is None and made.valid_until is None:
+        return ()
+    told = ((name, getattr(made, name)) for name in ENDS)
+    return tuple(name for name, text in told if text and (end := moments.order(text)) is not None and end <= at)
+
+
+def gone(status: str | None, ends: Ends, target: Target) -> bool:
+    """Say whether a product must be told, or must not be given, that a record is no longer valid.
+
+    A time that it goes by itself tells it already.
+    """
+    return not is_valid(status) or any(name not in target.heeds for name in ends)
+
+
 class VectorKind(NamedTuple):
     """What decides whether a vector fits."""
 
@@ -136,10 +158,11 @@ class Survey(NamedTuple):
     """What a source holds: its kinds of records, and what the memories among them have."""
 
     kinds: Counter[tuple[str, str, bool]]  # system, collection, whether they are memories
-    statuses: Counter[tuple[str, str | None]]  # by the system, of memories
+    statuses: Counter[tuple[str, str | None, Ends]]  # by the system, of memories; and which of their times are over
     fields: Counter[tuple[str, str]]  # system and field, the keys of metadata one by one; without vectors
     sets: Counter[tuple[str, bool, tuple[VectorKind, ...]]]  # system, whether they are memories, their vectors
     stretched: bool  # whether any vector of a memory is not of length one
+    at: int  # when this was found out, as `moments.order` has it: what is over then
     unowned: int = 0  # memories of no user, agent or session
     doubled: frozenset[tuple[str, str]] = frozenset()  # collection and id of memories whose id an earlier one's has too
 
@@ -162,28 +185,29 @@ class Survey(NamedTuple):
 
 def survey(source: Source) -> Survey:
     """Look through all records once."""
+    at = moments.order(clock.now().isoformat()) or 0
     alike: Counter[tuple[Any, ...]] = Counter()  # records of which all is the same that is asked of one
     keys: Counter[tuple[str, str]] = Counter()
     stretched = False
     for made in source.records():
         held = tuple([(name, one.type, one.dims, one.model) for name, one in made.vectors.items()])
         if not made.primary:
-            alike[made.system, made.collection, False, None, (), held] += 1
+            alike[made.system, made.collection, False, None, (), (), held] += 1
             continue
         has = tuple([value is not None and value != () for value in _values(made)])
-        alike[made.system, made.collection, True, made.status, has, held] += 1
+        alike[made.system, made.collection, True, made.status, over(made, at), has, held] += 1
         if made.metadata:
             keys.update([(made.system, key) for key, value in made.metadata.items() if value is not None])
         stretched = stretched or any(map(_is_stretched, made.vectors.values()))
     owners = [_FIELDS.index(name) for name in ("user", "agent", "session")]
     unowned = sum(many for (*_, has, _), many in alike.items() if has and not any(has[at] for at in owners))
-    found = Survey(Counter(), Counter(), Counter(), Counter(), stretched, unowned)
-    for (system, collection, primary, status, has, held), number in alike.items():
+    found = Survey(Counter(), Counter(), Counter(), Counter(), stretched, at, unowned)
+    for (system, collection, primary, status, ends, has, held), number in alike.items():
         found.kinds[system, collection, primary] += number
         if held:
             found.sets[system, primary, tuple(itertools.starmap(VectorKind, held))] += number
         if primary:
-            found.statuses[system, status] += number
+            found.statuses[system, status, ends] += number
         for field in itertools.compress(_FIELDS, has):
             found.fields[system, field] += number
     found.fields.update({(system, f"metadata.{key}"): number for (system, key), number in keys.items()})

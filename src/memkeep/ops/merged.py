@@ -130,6 +130,6 @@ def _row_finding(row: RefusedRow, mend: str) -> Finding:
         severity=Severity.ERROR,
         part=row.part,
         record=row.id,
-        message=f"the row of {row.table} was refused, the others went in: {row.reason}",
+        message=f"the row of {row.table} is refused, the others are not: {row.reason}",
         mend=mend,
     )

@@ -17,7 +17,7 @@ from memkeep.engines.rows import Columns, RowEngine, Rows
 from memkeep.errors import StoreError, quoted
 from memkeep.events import SILENT, Events
 from memkeep.model import Finding, Part, Store, TableMap
-from memkeep.ops.fates import Fitted
+from memkeep.ops.fates import Fitted, gone, over
 from memkeep.ops.in_server import park
 from memkeep.ops.merged import MergeResult, TableMerge, commit_all, refuse_conflicts, summed
 from memkeep.ops.records import known
@@ -29,7 +29,7 @@ from memkeep.records.shape import WHOLE, Mapper, Row, With
 from memkeep.records.wire import plain_json
 from memkeep.systems import shapes, targets
 from memkeep.systems.base import Known
-from memkeep.systems.target import JoiningTarget, NamingTarget, Target
+from memkeep.systems.target import JoiningTarget, NamingTarget, Target, is_valid
 from memkeep.vault.vault import Vault
 
 _BATCH = 256
@@ -225,7 +225,10 @@ class _Layer:
 
     def _may_be_found(self, made: Record) -> bool:
         """Say whether a record may lie where the product finds it: one that is no longer valid, only if it hides it."""
-        return made.system == self._system or self._target.hides(made.status)
+        return made.system == self._system or not self._is_gone(made) or self._target.hides(self._primary[0].map)
+
+    def _is_gone(self, made: Record) -> bool:
+        return gone(made.status, over(made, self._source.found.at), self._target)
 
     def _beside(self, place: Place, made: Record, seen: set[object]) -> Iterator[Row]:
         """Yield rows of a collection beside the memories: our own records of it, and what others' records need."""
@@ -261,8 +264,8 @@ class _Layer:
         return msgspec.structs.replace(joined, source=source or "", target=target or "")
 
     def _row(self, place: Place, made: Portable) -> Row:
-        made = _timed(made, place) if isinstance(made, Relationship) else made
-        row = place.mapper.row(made, place.columns.names)
+        told = _timed(made, place) if isinstance(made, Relationship) else self._told(made)
+        row = place.mapper.row(told, place.columns.names)
         if made.system == self._system:
             # What a product wrote in files may say less than its own table must have.
             if isinstance(made, Record) and any(name not in row for name in place.columns.needed):
@@ -270,7 +273,7 @@ class _Layer:
             return row
         if isinstance(made, Record):
             row[place.map.id] = self._identity(made)
-            row = self._target.complete(made, row, place.map)
+            row = self._target.complete(self._told(made), row, place.map)
             if place.mapper.shape.kind == "record":
                 row = place.mapper.carry(row, made, self._with(made))
             return row
@@ -279,6 +282,12 @@ class _Layer:
         if isinstance(self._target, JoiningTarget):
             row = self._target.complete_joined(row, place.map)
         return row
+
+    def _told(self, made: Record) -> Record:
+        """Return a record as its row tells it: one whose time is over as archived, if the product takes no notice."""
+        if made.system == self._system or not made.primary or not is_valid(made.status) or not self._is_gone(made):
+            return made
+        return msgspec.structs.replace(made, status="archived")
 
     def _with(self, made: Record) -> With:
         apart = {name: one for name, one in made.vectors.items() if name not in self._placed}

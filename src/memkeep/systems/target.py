@@ -25,6 +25,10 @@ def is_valid(status: str | None) -> bool:
     return status not in {"superseded", "archived", "deleted", "paused"}
 
 
+ENDS = ("expires_at", "valid_until")
+"""The fields of a record that say until when it is valid."""
+
+
 def no_size(name: str) -> UsageError:
     """Return the error that a product whose store must say how large vectors are can't be given a new one."""
     return UsageError(
@@ -42,8 +46,11 @@ class Target(Protocol):
     names: tuple[str, ...]
     """What a person calls it before a path: `mem0:/new/folder`."""
 
-    def hides(self, status: str | None) -> bool:
-        """Say whether the product can keep records of a status without recalling those that are no longer valid."""
+    heeds: tuple[str, ...]
+    """The fields of a record that say until when it is recalled, and that the product itself goes by: of `ENDS`."""
+
+    def hides(self, map_: TableMap) -> bool:
+        """Say whether a table can keep records that are no longer valid without the product's recalling them."""
         ...
 
     def identity(self, system: str, identity: str) -> str:

@@ -64,9 +64,10 @@ CREATE TABLE embedding_meta (
     id INTEGER PRIMARY KEY CHECK (id = 1), provider TEXT NOT NULL, model TEXT NOT NULL, updated_at INTEGER NOT NULL);
 """
 _SCOPES = ("user", "agent", "session")
+heeds: tuple[str, ...] = ("expires_at",)  # `valid_until` is asked only for what was known at a time
 
 
-def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signature
+def hides(map_: TableMap) -> bool:  # noqa: ARG001 - the contract's signature
     """Say yes: a fact that another has taken the place of stays, with the time."""
     return True
 

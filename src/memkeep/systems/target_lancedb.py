@@ -27,11 +27,12 @@ _CATEGORIES = {"preference", "fact", "decision", "entity", "other"}
 _MEMORY_CATEGORIES = {"preference": "preferences", "entity": "entities", "decision": "events", "fact": "cases"}
 _STATES = {"pending", "confirmed", "archived"}
 _IMPORTANCE = 0.7  # what the products give a memory of which nobody said
+heeds: tuple[str, ...] = ()  # not all of pro's ways to recall ask for `valid_until`
 
 
-def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signature
+def hides(map_: TableMap) -> bool:
     """Say no of legacy's table, and yes of pro's: it has archived memories."""
-    return True
+    return "timestamp" in map_.fields.values()
 
 
 def identity(system: str, identity: str) -> str:

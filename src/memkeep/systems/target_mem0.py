@@ -17,7 +17,7 @@ from memkeep.systems import mem0, servers
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
 from memkeep.systems.making import Making
-from memkeep.systems.target import Outline, Wish, is_valid, no_size
+from memkeep.systems.target import ENDS, Outline, Wish, is_valid, no_size
 
 name = mem0.name
 names: tuple[str, ...] = (mem0.name,)
@@ -33,9 +33,10 @@ CREATE TABLE history (
 CREATE TABLE messages (
     id TEXT PRIMARY KEY, session_scope TEXT, role TEXT, content TEXT, name TEXT, created_at DATETIME);
 """
+heeds: tuple[str, ...] = ENDS
 
 
-def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signature
+def hides(map_: TableMap) -> bool:  # noqa: ARG001 - the contract's signature
     """Say yes: what is past its `expiration_date` is not found."""
     return True
 

@@ -13,7 +13,7 @@ from memkeep.systems import oc_memory
 from memkeep.systems.base import Known
 from memkeep.systems.detect import discover
 from memkeep.systems.making import Making
-from memkeep.systems.target import Wish, is_valid
+from memkeep.systems.target import Wish
 
 name = oc_memory.name
 names: tuple[str, ...] = (oc_memory.name,)
@@ -33,11 +33,12 @@ CREATE INDEX idx_cells_type ON mem_cells(cell_type);
 CREATE VIRTUAL TABLE mem_fts USING fts5(content, scene, cell_type, tags);
 """
 _UNKNOWN = "1970-01-01T00:00:00"
+heeds: tuple[str, ...] = ()
 
 
-def hides(status: str | None) -> bool:
+def hides(map_: TableMap) -> bool:  # noqa: ARG001 - the contract's signature
     """Say no: every cell is found."""
-    return is_valid(status)
+    return False
 
 
 def identity(system: str, identity: str) -> str:

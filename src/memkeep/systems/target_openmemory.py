@@ -34,9 +34,10 @@ _USER, _APP = "default_user", "openmemory"  # the product's own for whom nobody 
 _STATES = {"active", "paused", "archived", "deleted"}
 _GONE = {"superseded": "archived"}
 _TIME = "1970-01-01 00:00:00.000000"
+heeds: tuple[str, ...] = ()
 
 
-def hides(status: str | None) -> bool:  # noqa: ARG001 - the contract's signature
+def hides(map_: TableMap) -> bool:  # noqa: ARG001 - the contract's signature
     """Say yes: a memory has a state."""
     return True
 

@@ -12,7 +12,7 @@ from memkeep.records.shape import Row
 from memkeep.systems import servers, thanos
 from memkeep.systems.base import Known
 from memkeep.systems.making import Making
-from memkeep.systems.target import Outline, Wish, is_valid, no_size
+from memkeep.systems.target import Outline, Wish, no_size
 
 name = thanos.name
 names: tuple[str, ...] = (thanos.name,)
@@ -20,11 +20,12 @@ schemes: tuple[str, ...] = ("postgresql",)
 _TABLE = "public.thanos_memories"
 _TIME = "1970-01-01T00:00:00"
 _NEW_HEAT = 1.0  # as the product gives a memory
+heeds: tuple[str, ...] = ()
 
 
-def hides(status: str | None) -> bool:
+def hides(map_: TableMap) -> bool:  # noqa: ARG001 - the contract's signature
     """Say no: every memory is found."""
-    return is_valid(status)
+    return False
 
 
 def identity(system: str, identity: str) -> str:
