@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -5,13 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from memkeep.errors import EmbedderError, FileError, RefusedError, UsageError
+from memkeep.errors import EmbedderError, FileError, RefusedError, UnsupportedError, UsageError
 from memkeep.library import OpenVault, discover
 from memkeep.model import Store
 from memkeep.ops import records, run_state
 from memkeep.ops.embed import EmbedOptions, embed, embed_export
 from memkeep.ops.embed_write import Writing
-from memkeep.ops.embedder import Embedder
+from memkeep.ops.embedder import Embedder, Name
 from memkeep.ops.export import export
 from memkeep.ops.exported import metadata_of, verify_export
 from memkeep.ops.records import Filters
@@ -85,6 +86,16 @@ def test_only_what_is_missing_is_made_and_zeros_are_missing_too(pro: Store, endp
     assert [one.cosine for one in result.compared] == pytest.approx([1.0] * 5)
     again = embed(None, pro, ollama(endpoint))
     assert (again.wanted, again.written) == (0, 0)
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai"])
+def test_a_dry_run_needs_no_library_to_ask_with(pro: Store, provider: Name, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    asked = Embedder(provider=provider, model="m", url="http://127.0.0.1:1")
+    assert embed(None, pro, asked, EmbedOptions(every=True, dry_run=True)).dry_run
+    with pytest.raises(UnsupportedError, match="httpx") as caught:
+        embed(None, pro, asked, ALL)
+    assert "embed" in caught.value.hint
 
 
 def test_a_dry_run_asks_nobody_and_changes_nothing(pro: Store, endpoint: Endpoint) -> None:

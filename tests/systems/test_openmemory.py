@@ -136,6 +136,14 @@ def test_the_vectors_are_where_the_products_own_settings_say(
     assert "pw" not in repr(store)
 
 
+def test_the_key_of_the_qdrant_that_the_compose_file_starts_is_read_from_beside_it(root: Path, find: Find) -> None:
+    write_compose(root)
+    (root / "api" / ".env").write_text("QDRANT_API_KEY=a literal key\n")
+    (store,) = find(root)
+    assert logins.password(f"qdrant://{DEAD}/openmemory") == "a literal key"
+    assert "a literal key" not in repr(store)
+
+
 def test_the_settings_in_the_database_win(root: Path, find: Find) -> None:
     write_compose(root)
     vectors = {"provider": "qdrant", "config": {"host": "mem0_store", "port": 6333, "collection_name": "mine"}}

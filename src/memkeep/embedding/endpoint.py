@@ -2,6 +2,7 @@
 
 import email.utils
 from datetime import UTC
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -33,12 +34,6 @@ class Endpoint:
 
     def __init__(self, url: str, *, key: str | None, pace: Pace, timeout: float, hint: str) -> None:
         """Connect at the first request; `hint` is the command that shows whether anybody is there."""
-        try:
-            import httpx
-        except ImportError as error:
-            raise UnsupportedError(
-                "an embedding endpoint can't be asked without the package httpx", hint="pip install 'memkeep[embed]'"
-            ) from error
         pieces = urlsplit(url)
         if pieces.scheme not in {"http", "https"} or not pieces.hostname:
             raise UsageError(f"{url} is not the address of an endpoint", hint="memkeep embed --help")
@@ -50,23 +45,23 @@ class Endpoint:
         self._hint = hint
         self._pace = pace
         self._timeout = timeout
-        self._client = httpx.Client(
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT)),
-            limits=httpx.Limits(max_connections=None),
-            verify=pieces.scheme == "https",
-            trust_env=not pieces.hostname.startswith(_NEAR),  # a proxy is no way to oneself
-        )
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._secure = pieces.scheme == "https"
+        self._near = pieces.hostname.startswith(_NEAR)
+        self._opening = Lock()
+        self._opened: httpx.Client | None = None
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def post(self, path: str, body: dict[str, Any]) -> bytes:
         """Return the answer to a JSON request; raises what `base` says, `MissingError` where nothing is there."""
+        client = self._client()
         import httpx
 
-        request = self._client.build_request(
+        request = client.build_request(
             "POST",
             self.url + path,
             content=msgspec.json.encode(body),
@@ -74,7 +69,7 @@ class Endpoint:
         )
         try:
             with self._pace.slot():
-                answer = self._client.send(request, stream=True)
+                answer = client.send(request, stream=True)
                 try:
                     data = self._read(answer)
                 finally:
@@ -90,6 +85,26 @@ class Endpoint:
         if answer.status_code == _OK:
             return data
         raise self._meant(answer.status_code, answer.headers, data)
+
+    def _client(self) -> "httpx.Client":
+        """Return the connections, which a run that asks nobody does not need."""
+        with self._opening:
+            if self._opened is None:
+                try:
+                    import httpx
+                except ImportError as error:
+                    raise UnsupportedError(
+                        "an embedding endpoint can't be asked without the package httpx",
+                        hint="pip install 'memkeep[embed]'",
+                    ) from error
+                self._opened = httpx.Client(
+                    headers=self._headers,
+                    timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, _CONNECT)),
+                    limits=httpx.Limits(max_connections=None),
+                    verify=self._secure,
+                    trust_env=not self._near,  # a proxy is no way to oneself
+                )
+            return self._opened
 
     def _read(self, answer: "httpx.Response") -> bytes:
         """Return the whole body, which has to come in time: an endpoint may drip for ever."""

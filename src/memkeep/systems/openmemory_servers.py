@@ -124,7 +124,7 @@ def vectors(look: Look, told: Said, *, memories: int | None, local: bool) -> Ser
         return _as_asked(look, told, asked, told.given if given else told.written, name, memories)
     service = _qdrant_service(told.compose)
     if service is not None:
-        return _qdrant(look, told, _at(told, service.name, str(_QDRANT_PORT), ""), name, memories)
+        return _qdrant(look, told, _at(told, service.name, str(_QDRANT_PORT), _key_of(told, service)), name, memories)
     return Served([], []) if local else _elsewhere(told, "nothing says where they are: no compose file, no variable")
 
 
@@ -160,6 +160,11 @@ def volume_findings(file: Compose | None) -> list[Finding]:
             mend=f"back up first, then mount the volume at {storage} and restore --in-place",
         )
     ]
+
+
+def _key_of(told: Said, service: Service) -> str:
+    """Return the API key of the Qdrant that the compose file starts, as it or the product is told it; "" without."""
+    return told.written.get("QDRANT_API_KEY") or service.environment.get("QDRANT__SERVICE__API_KEY", "")
 
 
 def _api(file: Compose | None) -> Service | None:

@@ -118,6 +118,8 @@ def command(
             events=events,
         )
     then = f"memkeep diff {result.snapshot[:12]} {quoted(result.to)}"
+    if len(result.parts) < len(vault.resolve(result.snapshot).parts):
+        then = f"memkeep discover {quoted(result.to)}"  # what of it lies elsewhere would be told as removed
     if any(finding.code == LAY_IN_A_SERVER for finding in result.findings):
         then = f"memkeep restore {result.snapshot[:12]} --to URL   # into a server, where it can be used and compared"
     return Reply(result, lambda out: _render(out, result, then), exit=status_of(result.findings))
