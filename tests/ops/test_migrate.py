@@ -344,6 +344,15 @@ def test_a_place_where_nothing_is_needs_its_product(copy_store: Copy, tmp_path: 
     assert refused.value.code == "store_missing"
 
 
+def test_a_new_store_has_vectors_of_the_size_that_is_said(copy_store: Copy, tmp_path: Path) -> None:
+    place = tmp_path / "new"
+    result = moved(source_of("pro", copy_store), f"memory-lancedb-pro:{place}", dims=7)
+    assert any("the store's have 7" in one.message for one in result.findings)
+    assert not any(one.vectors for one in read(place)[0])
+    table = next(place.rglob("memories.lance"))
+    assert lancedb.connect(table.parent).open_table("memories").schema.field("vector").type.list_size == 7
+
+
 @pytest.mark.parametrize("to", TARGETS)
 def test_memories_of_two_tables_that_have_the_same_ids_all_arrive(to: str, tmp_path: Path) -> None:
     con = sqlite3.connect(tmp_path / "store.db")

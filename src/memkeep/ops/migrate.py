@@ -115,11 +115,13 @@ def move(
     dims: int | None = None,
     events: Events = SILENT,
 ) -> MigrateResult:
-    """Write the records of a source to a destination; `dims` are those of a new store when no record has a vector."""
+    """Write the records of a source to a destination; `dims` are those of a new store, unless given those of most."""
     changed: Source = _Changed(source, changes) if changes else source
     found = survey(changed)
     most, model = found.widest
-    wish = Wish(dims=most or dims, model=model, rehearses=aim.place if dry_run else None)
+    if dims is not None and dims != most:
+        most, model = dims, None  # the vectors that are there stay behind
+    wish = Wish(dims=most, model=model, rehearses=aim.place if dry_run else None)
     task = _Task(changed, found, conflict, named, dry_run, events)
     if aim.store is None and dry_run:
         return _tried(aim, wish, task)

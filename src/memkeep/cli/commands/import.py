@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="What happens to a record that is there with other values (skip).",
 )
 @click.option(
-    "--dims", metavar="N", type=click.IntRange(1), help="The size of vectors in a new store, if none has one."
+    "--dims", metavar="N", type=click.IntRange(1), help="The size of vectors in a new store, unless that of most."
 )
 @click.option("--zone", metavar="ZONE", help="Of the host that wrote OpenMemory's zip, Europe/Berlin, if not UTC.")
 @click.option("--history", is_flag=True, help="Of a folder of notes all that its git repository remembers.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 )
 @click.option("--map", "changes", metavar="FIELD=VALUE", multiple=True, help="Change a field, as scope=agent:main.")
 @click.option(
-    "--dims", metavar="N", type=click.IntRange(1), help="The size of vectors in a new store, if none has one."
+    "--dims", metavar="N", type=click.IntRange(1), help="The size of vectors in a new store, unless that of most."
 )
 @click.option("--user", metavar="U", help="Only the records of this user.")
 @click.option(
