@@ -9,7 +9,7 @@ import pytest
 from memkeep.config import Config, PartSettings, StoreSettings
 from memkeep.engines import sqlite
 from memkeep.errors import StoreError, UsageError
-from memkeep.model import Store
+from memkeep.model import Hooks, Store
 
 Find = Callable[..., list[Store]]
 REAL = {
@@ -403,6 +403,30 @@ def test_the_settings_may_name_the_system(make: Any, find: Find, tmp_path: Path)
         find(folder, config=with_system("oc-memory"))
     with pytest.raises(UsageError, match=r"\[stores.m\] in /c.toml names the system 'hybrid'"):
         find(folder, config=with_system("hybrid"))
+
+
+def test_a_server_in_the_settings_makes_a_store_custom(make: Any, find: Find, tmp_path: Path) -> None:
+    folder = make.hybrid(tmp_path / "memory")
+
+    def with_system(system: str | None) -> Config:
+        mine = StoreSettings(path=str(folder), system=system, servers=("qdrant://127.0.0.1:1/notes",))
+        return Config(stores={"m": mine}, file="/c.toml")
+
+    (store,) = find(folder, config=with_system(None))
+    assert store.system == "custom"
+    assert "qdrant://127.0.0.1:1/notes" in [part.path for part in store.parts]
+    with pytest.raises(UsageError, match="gives servers, which only a store of 'custom' has"):
+        find(folder, config=with_system("openclaw-hybrid"))
+
+
+@pytest.mark.parametrize("given", ["", "memory", "memory/facts.db"])
+def test_what_stops_the_writers_of_a_folder_stops_those_of_a_store_below(
+    make: Any, find: Find, tmp_path: Path, given: str
+) -> None:
+    make.hybrid(tmp_path / "agent/memory")
+    config = Config(stores={"m": StoreSettings(path=str(tmp_path / "agent"), stop="stop", start="start")})
+    (store,) = find(tmp_path / "agent" / given, config=config)
+    assert (store.path, store.hooks) == (str(tmp_path / "agent/memory"), Hooks(stop="stop", start="start"))
 
 
 def test_parts_in_the_settings_make_a_store_custom(make: Any, find: Find, tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ class _Run:
             if error.code == "other_model":
                 store = shlex.quote(self._body.path)
                 error.hint = (
-                    f"memkeep migrate {store} --to {self._body.system}:NEW --dims N   # then embed NEW: its tables take one size"
+                    f"memkeep migrate {store} --to {self._body.system}:NEW --dims N   # then embed NEW"
                     if self._options.every
                     else f"memkeep embed {store} --all   # all of them anew, with one model"
                 )

@@ -77,7 +77,7 @@ def discover(
     for top, inside in folders.items():
         with _telling(trouble, top):
             for store in _stores_at(look, top, inside, usual, config, expected=places is not None):
-                found.setdefault((store.system, store.path), _with_hooks(store, config, usual))
+                found.setdefault((store.system, store.path), _with_hooks(store, config, usual, top))
     for url in urls:
         with _telling(trouble, servers.told(url)[1]):
             for store in detect_urls.stores_at(look, url, usual, config, SERVER_SYSTEMS, NAMES):
@@ -100,12 +100,15 @@ def _telling(trouble: Callable[[str, StoreError], None] | None, place: Path | st
         trouble(str(place), error)
 
 
-def _with_hooks(store: Store, config: Config, places: Places) -> Store:
-    """Return a store with the hooks that the settings give it."""
+def _with_hooks(store: Store, config: Config, places: Places, top: Path | None = None) -> Store:
+    """Return a store with the hooks that the settings give it, or the place that it was found at or below."""
     if is_url(store.path):
         _, settings = detect_urls.settings_of(store.path, config)
     else:
-        _, settings = _settings_of(Path(store.path), config, places)
+        name, settings = _settings_of(Path(store.path), config, places)
+        for above in (top, *Path(store.path).parents) if not name else ():
+            if above is not None and not name:
+                name, settings = _settings_of(above, config, places)
     if settings.stop is None or settings.start is None:
         return store
     return msgspec.structs.replace(store, hooks=Hooks(stop=settings.stop, start=settings.start))
@@ -185,11 +188,19 @@ def _stores_at(
 ) -> list[Store]:
     name, settings = _settings_of(top, config, places)
     said_in = f"[stores.{name}] in {config.file}" if config.file else f"the settings of {name!r}"
-    wanted = settings.system or (custom.name if settings.parts else None)
+    mapped = settings.parts or settings.servers
+    wanted = settings.system or (custom.name if mapped else None)
     if wanted is not None and wanted not in NAMES:
         near = difflib.get_close_matches(wanted, NAMES, 1)
         raise UsageError(
             f"{said_in} names the system {wanted!r}" + (f"; did you mean {near[0]!r}?" if near else "."),
+            hint="memkeep discover",
+            code="config",
+        )
+    if wanted != custom.name and mapped:
+        raise UsageError(
+            f"{said_in} gives {'parts' if settings.parts else 'servers'}, which only a store of {custom.name!r} has, "
+            f"and names the system {wanted!r}",
             hint="memkeep discover",
             code="config",
         )
