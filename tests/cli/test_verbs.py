@@ -191,6 +191,7 @@ def test_the_documents_have_the_fields_that_scripts_rely_on(world: World) -> Non
         "removed": ["two"],
         "changed": [{"id": "one", "fields": {"text": ["the cat sleeps", "the cat \x1b[2J runs"]}}],
         "collections": 1,
+        "others": [],
     }
 
 
@@ -280,8 +281,17 @@ def test_a_restored_store_is_the_old_one(world: World, home: Path) -> None:
         "removed": [],
         "changed": [],
         "collections": 1,
+        "others": [],
     }
     assert world.run("restore", world.first[:8], "--to", back).code == 13
+
+
+def test_rows_beside_the_records_make_a_difference_that_is_said(world: World) -> None:
+    with closing(sqlite3.connect(world.store / "memory.db")) as connection, connection:
+        connection.execute("CREATE TABLE beside (name)")
+        connection.execute("INSERT INTO beside VALUES (1)")
+    shown = world.run("diff", "latest", world.store)
+    assert shown.stdout == "No record differs, but other rows do: memory.db/beside\n"
 
 
 def test_in_place_needs_the_system_s_name_and_says_how_to_undo(world: World, tree_hash: Callable) -> None:
@@ -298,6 +308,7 @@ def test_in_place_needs_the_system_s_name_and_says_how_to_undo(world: World, tre
         "removed": [],
         "changed": [],
         "collections": 1,
+        "others": [],
     }
 
 

@@ -354,3 +354,21 @@ def test_the_second_day_costs_what_is_new(memory: Path, new_vault: Callable[...,
     [second] = vault.backup(memory).snapshots
     assert same.added_bytes < second.added_bytes < first.added_bytes
     assert memkeep.discover(memory)[0].records == second.records
+
+
+def test_rows_that_are_no_records_are_said_to_differ(
+    copy_store: Callable[..., Path], new_vault: Callable[..., OpenVault]
+) -> None:
+    store, vault = copy_store("oc-memory") / "memory.db", new_vault()
+    edit(store, "CREATE TABLE settings (name TEXT PRIMARY KEY, said TEXT)", "INSERT INTO settings VALUES ('a', 'b')")
+    [first] = vault.backup(store).snapshots
+    assert vault.diff(first.id, str(store)).others == ()
+    edit(store, "UPDATE settings SET said = 'c'", "CREATE TABLE more (name TEXT)", "INSERT INTO more VALUES ('x')")
+    [second] = vault.backup(store).snapshots
+    result = vault.diff(first.id, second.id)
+    assert seen(result) == ((), (), {})
+    assert result.others == ("memory.db/more", "memory.db/settings")
+    assert vault.diff(first.id, str(store)) == result
+    assert vault.diff(second.id, str(store)).others == ()
+    edit(store, "DELETE FROM mem_cells WHERE id = 5")
+    assert not [one for one in vault.diff(second.id, str(store)).others if one.endswith("mem_cells")]

@@ -1,13 +1,13 @@
 """A side of a comparison: the records of a snapshot, or of a live store at this moment, in groups."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from memkeep.errors import StoreError, UsageError, quoted
-from memkeep.model import Snapshot, Store, TableMap
+from memkeep.model import Baseline, Part, PartImage, Snapshot, Store, TableMap, TableState
 from memkeep.ops.freeze import freeze
 from memkeep.ops.one_user import narrow
 from memkeep.ops.scratch import scratch
@@ -47,20 +47,40 @@ class Side(msgspec.Struct, kw_only=True):
 Sides = dict[str, Side]  # "<part>/<collection>" -> side
 
 
+States = dict[str, tuple[TableState, str]]
+"""What was in each table of the parts with records, by "<part>/<table>"; and the name in `Sides` that it has there."""
+
+
 def of_snapshot(vault: Vault, snapshot: Snapshot) -> Sides:
     """Return the collections of a snapshot."""
+    return of_images(vault, (vault.image(part) for part in snapshot.parts))
+
+
+def of_images(vault: Vault, images: Iterable[PartImage]) -> Sides:
+    """Return the collections in parts of a snapshot."""
     found: Sides = {}
-    for part in snapshot.parts:
-        for stored in vault.image(part).collections:
+    for image in images:
+        for stored in image.collections:
             groups = {group.bucket: group.chunk for group in stored.groups}
-            name = f"{part.name}/{stored.map.collection}"
+            name = f"{image.part.name}/{stored.map.collection}"
             found[name] = Side(map=stored.map, bits=stored.bits, groups=groups, load=vault.reader.chunk)
     return found
 
 
-def of_live(vault: Vault, store: Store, like: Sides) -> Sides:
+def states(part: Part, baseline: Baseline) -> States:
+    """Return what was in the tables of a part with records."""
+    collections = {map_.table: f"{part.name}/{map_.collection}" for map_ in part.maps}
+    return {
+        f"{part.name}/{table}" if table else part.name: (state, collections.get(table, ""))
+        for table, state in baseline.tables.items()
+        if part.maps
+    }
+
+
+def of_live(vault: Vault, store: Store, like: Sides) -> tuple[Sides, States]:
     """Return the collections of a live store now, grouped as the other side is. Writes nothing anywhere."""
     found: Sides = {}
+    said: States = {}
     parts = [part for part in store.parts if part.maps]
     with scratch() as folder, freeze(store, parts, folder) as moment:
         if store.user is not None:
@@ -82,6 +102,7 @@ def of_live(vault: Vault, store: Store, like: Sides) -> Sides:
                 data[chunk] = group.data
                 groups[group.collection][group.bucket] = chunk
                 used[group.collection] = group.bits
+            said |= states(held.part, held.opened.baseline())
             for table in held.part.maps:
                 found[f"{name}/{table.collection}"] = Side(
                     map=table,
@@ -89,7 +110,7 @@ def of_live(vault: Vault, store: Store, like: Sides) -> Sides:
                     groups=groups[table.collection],
                     load=data.__getitem__,
                 )
-    return found
+    return found, said
 
 
 def is_live(name: str, stores: Container[str] = ()) -> bool:

@@ -45,4 +45,9 @@ def _render(out: Printer, result: "DiffResult") -> None:
         out.line(Span("Nothing was compared: ", "warn"), "no records are known on either side.")
         return
     numbers = (len(result.added), len(result.removed), len(result.changed))
-    out.advice(f"{numbers[0]} added, {numbers[1]} removed, {numbers[2]} changed." if any(numbers) else "No difference.")
+    if any(numbers):
+        out.advice(f"{numbers[0]} added, {numbers[1]} removed, {numbers[2]} changed.")
+    elif result.others:
+        out.line(Span("No record differs, but other rows do: ", "warn"), ", ".join(result.others))
+    else:
+        out.advice("No difference.")
