@@ -1,5 +1,6 @@
 """What tables need and what hangs on them: functions, collations, rules, disabled triggers, comments, large objects."""
 
+import json
 import subprocess
 from collections.abc import Callable
 
@@ -55,6 +56,20 @@ def test_what_tables_need_comes_along(database: Database, other: Database, snap:
     assert taken.opened.findings() == []
     assert rebuild(database.part(), taken.root, other.url).findings == ()
     assert _dump(other) == _dump(database)
+
+
+def test_an_image_from_before_functions_and_collations_were_kept_still_comes_back(
+    database: Database, other: Database, snap: Callable[..., Snap]
+) -> None:
+    database.fill(20)
+    taken = snap(database.part())
+    described = taken.root / "postgres" / "tables.json"
+    said = json.loads(described.read_text())
+    assert (said.pop("functions"), said.pop("collations")) == ([], {})
+    described.write_text(json.dumps(said))
+    assert rebuild(database.part(), taken.root, other.url).rows == 20
+    assert _dump(other, "--schema-only") == _dump(database, "--schema-only")
+    assert snap(other.part()).baseline.tables == taken.baseline.tables
 
 
 def test_psql_alone_brings_it_too(database: Database, other: Database, snap: Callable[..., Snap]) -> None:
