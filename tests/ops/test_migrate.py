@@ -1,5 +1,6 @@
 """Memory moved from any product into any other, and back."""
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
@@ -370,3 +371,35 @@ def test_memories_of_two_tables_that_have_the_same_ids_all_arrive(to: str, tmp_p
     again = moved(str(tmp_path / "store.db"), str(place), dry_run=True).merged
     assert again is not None
     assert (again.inserted, again.updated, again.skipped) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_memories_of_one_table_that_have_the_same_id_or_none_all_arrive(to: str, tmp_path: Path) -> None:
+    rows = [("a", "one"), ("a", "two"), ("b", "three"), (None, "four"), (None, "five"), ("", "six")]
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as con:
+        con.execute("CREATE TABLE memories (id TEXT, content TEXT)")
+        con.executemany("INSERT INTO memories VALUES (?, ?)", rows)
+        con.commit()
+    place = tmp_path / ("new.db" if to == "oc-memory" else "new")
+    result = moved(str(tmp_path / "store.db"), f"{to}:{place}", dims=4)
+    assert [one.message.split()[0] for one in result.findings if one.code == "id_repeated"] == ["2"]
+    assert sorted(one.text for one in read(place)[0] if one.primary) == ["five", "four", "one", "six", "three", "two"]
+    again = moved(str(tmp_path / "store.db"), str(place), dry_run=True).merged
+    assert again is not None
+    assert (again.inserted, again.updated, again.skipped) == (0, 0, 0)
+
+
+def test_memories_that_have_the_same_id_all_go_into_a_store_of_their_own_product(
+    copy_store: Copy, tmp_path: Path
+) -> None:
+    source = source_of("legacy", copy_store)
+    table = lancedb.connect(source).open_table("memories")
+    row = table.to_arrow().slice(0, 1).to_pylist()[0]
+    table.add([row | {"text": "another"}, row | {"vector": [0.5] * len(row["vector"])}])
+    result = moved(source, f"memory-lancedb:{tmp_path / 'new'}")
+    assert result.merged is not None
+    assert (result.merged.inserted, result.merged.skipped) == (14, 0)
+    before, after = (lancedb.connect(one).open_table("memories").to_arrow() for one in (source, tmp_path / "new"))
+    for column in ("text", "vector"):
+        assert sorted(before[column].to_pylist()) == sorted(after[column].to_pylist())
+    assert len(set(after["id"].to_pylist())) == 14

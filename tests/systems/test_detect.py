@@ -167,6 +167,16 @@ def test_a_folder_with_nothing_to_keep_is_an_error(find: Find, tmp_path: Path, n
         find(given)
 
 
+def test_a_folder_that_holds_only_a_link_says_where_the_store_is(make: Any, find: Find, tmp_path: Path) -> None:
+    make.files(tmp_path, "away/notes.md")
+    (tmp_path / "given" / "below").mkdir(parents=True)
+    (tmp_path / "given" / "below" / "memory").symlink_to("../../away")
+    with pytest.raises(StoreError, match=r"below/memory is a link to .*/away, and links are not followed") as refused:
+        find(tmp_path / "given")
+    assert refused.value.hint == f"memkeep backup {os.path.realpath(tmp_path / 'away')}"
+    assert refused.value.code == "store_empty"
+
+
 def test_a_folder_called_backups_holds_something(make: Any, find: Find, tmp_path: Path) -> None:
     make.files(tmp_path, "given/backups/cache/a")
     (store,) = find(tmp_path / "given")

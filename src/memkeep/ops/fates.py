@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -12,9 +12,12 @@ from memkeep import clock
 from memkeep.engines.rows import Columns
 from memkeep.records import moments
 from memkeep.records.formats.base import About, Source
+from memkeep.records.groups import short_digest
+from memkeep.records.ids import as_uuid
 from memkeep.records.record import Record, Relationship, Vector
 from memkeep.records.shape import Mapper
 from memkeep.records.spool import Names
+from memkeep.records.wire import plain_json
 from memkeep.systems.target import ENDS, Target, is_valid
 
 Fate = Literal["native", "metadata", "lost"]
@@ -165,6 +168,8 @@ class Survey(NamedTuple):
     at: int  # when this was found out, as `moments.order` has it: what is over then
     unowned: int = 0  # memories of no user, agent or session
     doubled: frozenset[tuple[str, str]] = frozenset()  # collection and id of memories whose id an earlier one's has too
+    firsts: Mapping[tuple[str, str], str] = {}  # of ids that several memories of a collection have: the first's digest
+    apart: int = 0  # memories that are not the first of their id, and say something else
 
     @property
     def vectors(self) -> dict[VectorKind, int]:
@@ -188,12 +193,14 @@ def survey(source: Source) -> Survey:
     at = moments.order(clock.now().isoformat()) or 0
     alike: Counter[tuple[Any, ...]] = Counter()  # records of which all is the same that is asked of one
     keys: Counter[tuple[str, str]] = Counter()
+    names: dict[str, Names] = {}  # of the memories of each collection
     stretched = False
     for made in source.records():
         held = tuple([(name, one.type, one.dims, one.model) for name, one in made.vectors.items()])
         if not made.primary:
             alike[made.system, made.collection, False, None, (), (), held] += 1
             continue
+        names.setdefault(made.collection, Names()).add(made.id)
         has = tuple([value is not None and value != () for value in _values(made)])
         alike[made.system, made.collection, True, made.status, over(made, at), has, held] += 1
         if made.metadata:
@@ -211,26 +218,42 @@ def survey(source: Source) -> Survey:
         for field in itertools.compress(_FIELDS, has):
             found.fields[system, field] += number
     found.fields.update({(system, f"metadata.{key}"): number for (system, key), number in keys.items()})
-    collections = sorted({collection for _, collection, primary in found.kinds if primary})
-    return found._replace(doubled=frozenset(_doubled(source, collections)))
+    firsts, apart = _repeated(source, names)
+    return found._replace(doubled=frozenset(_doubled(source, names)), firsts=firsts, apart=apart)
 
 
-def _doubled(source: Source, collections: list[str]) -> Iterator[tuple[str, str]]:
+def _doubled(source: Source, names: Mapping[str, Names]) -> Iterator[tuple[str, str]]:
     """Yield the collection and the id of memories whose id is also that of one in a collection before theirs."""
-    if len(collections) < _SEVERAL:
+    if len(names) < _SEVERAL:
         return
-    names = {each: Names() for each in collections}
-    for made in source.records():
-        if made.primary:
-            names[made.collection].add(made.id)
-    before = {each: [names[one] for one in collections if one < each] for each in collections}
+    before = {each: [names[one] for one in sorted(names) if one < each] for each in names}
     for made in source.records():
         if made.primary and any(made.id in each for each in before[made.collection]):
             yield made.collection, made.id
 
 
+def _repeated(source: Source, names: Mapping[str, Names]) -> tuple[dict[tuple[str, str], str], int]:
+    """Return which memory comes first of each id that several of a collection have, and how many others there are."""
+    several = {collection: repeated for collection, each in names.items() if len(repeated := each.repeated())}
+    firsts: dict[tuple[str, str], str] = {}
+    others: set[tuple[str, str, str]] = set()
+    for made in source.records() if several else ():
+        if made.primary and made.collection in several and made.id in several[made.collection]:
+            digest = _digest(made)
+            if firsts.setdefault((made.collection, made.id), digest) != digest:
+                others.add((made.collection, made.id, digest))
+    return firsts, len(others)
+
+
+def _digest(made: Record) -> str:
+    return short_digest(plain_json(made))
+
+
 class Fitted:
-    """A source whose vectors are only those that fit: of the right size, and of the model that is there."""
+    """A source whose vectors are only those that fit: of the right size, and of the model that is there.
+
+    No two memories of a collection that say different things have the same id: all but the first get one of their own.
+    """
 
     def __init__(
         self, source: Source, found: Survey, sizes: dict[str, int], model: str | None, *, carries: bool
@@ -265,10 +288,11 @@ class Fitted:
 
     def records(self) -> Iterator[Record]:
         """Yield the records with the vectors that fit."""
+        named = map(self._named, self._source.records()) if self.found.firsts else self._source.records()
         if not self.left:
-            yield from self._source.records()
+            yield from named
             return
-        for made in self._source.records():
+        for made in named:
             fitting = {
                 name: one
                 for name, one in made.vectors.items()
@@ -279,6 +303,12 @@ class Fitted:
     def relationships(self) -> Iterator[Relationship]:
         """Yield what joins them."""
         return self._source.relationships()
+
+    def _named(self, made: Record) -> Record:
+        first = self.found.firsts.get((made.collection, made.id)) if made.primary else None
+        if first is None or (digest := _digest(made)) == first:
+            return made
+        return msgspec.structs.replace(made, id=as_uuid(made.system, f"{made.collection}:{made.id}:{digest}"))
 
     def _unfit(self, one: VectorKind) -> str:
         name = one.name

@@ -291,6 +291,12 @@ def _findings(source: Source, plan: Sequence[FieldFate], fitted: Fitted, store: 
             message=f"the target has no place for {named}: they do not go along",
             mend="a snapshot of the source keeps them: memkeep backup",
         )
+    if fitted.found.apart:
+        yield Finding(
+            code="id_repeated",
+            severity=Severity.WARNING,
+            message=f"{fitted.found.apart:,} memories have the id of another one: they get ids of their own",
+        )
     if fitted.found.unowned and isinstance(target, AskingTarget):
         yield Finding(
             code="of_nobody",

@@ -102,6 +102,15 @@ class Names:
 
         return np.frombuffer(bytes(self._digests), f"S{_DIGEST}")
 
+    def repeated(self) -> "Names":
+        """Return the names that came more than once."""
+        import numpy as np
+
+        names, times = np.unique(self.array(), return_counts=True)
+        found = Names()
+        found._digests += names[times > 1].tobytes()
+        return found
+
     def __contains__(self, name: str) -> bool:
         import numpy as np
 

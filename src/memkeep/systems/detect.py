@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -213,9 +213,23 @@ def _stores_at(
         if store is not None:
             return [store]
     if expected or wanted:
+        _refuse_links(look, top, folders)
         what = f"no store of {wanted}" if wanted not in (None, custom.name) else "nothing to keep"
         raise StoreError(f"{top} holds {what}.", hint="memkeep discover", code="store_empty")
     return []
+
+
+def _refuse_links(look: Look, top: Path, folders: Iterable[Path]) -> None:
+    """Raise `StoreError` for what holds nothing but a link to another place, and name that."""
+    for folder in folders:
+        for name, link in look.folder(folder).links.items():
+            if link.leads_to.exists() and not link.leads_to.is_relative_to(top):
+                raise StoreError(
+                    f"{top} itself holds nothing to keep: {folder / name} is a link to {link.leads_to}, "
+                    "and links are not followed.",
+                    hint=f"memkeep backup {quoted(link.leads_to)}",
+                    code="store_empty",
+                )
 
 
 def _settings_of(top: Path, config: Config, places: Places) -> tuple[str, StoreSettings]:
