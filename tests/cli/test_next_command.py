@@ -1,6 +1,10 @@
 """The next command that is named works when it is pasted where the last one was typed."""
 
+import sqlite3
 import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +47,23 @@ def test_a_packed_file_that_is_not_there_is_told_from_a_snapshot_that_is_not() -
     with pytest.raises(StoreError, match="there is no file"):
         is_parcel("missing.tar.zst")
     assert not is_parcel("latest")
+
+
+def test_what_is_shown_of_a_schedule_is_what_the_next_command_installs(run_cli: Callable) -> None:
+    shown = run_cli("schedule", "show", "--daily", "03:00", "--with", "cron")
+    assert "Next: memkeep schedule install --daily 03:00 --with cron\n" in shown.stdout + shown.stderr
+
+
+def test_a_part_that_was_restored_alone_is_not_compared_with_the_whole(run_cli: Callable, home: Path) -> None:
+    for name in ("a.db", "b.db"):
+        (home / "store").mkdir(exist_ok=True)
+        with closing(sqlite3.connect(home / "store" / name)) as con, con:
+            con.execute("CREATE TABLE memories (id INTEGER PRIMARY KEY, content TEXT)")
+            con.execute("INSERT INTO memories VALUES (1, 'tea')")
+    vault = ("--vault", home / "vault")
+    run_cli("init", "--no-encryption", *vault)
+    run_cli("backup", home / "store", *vault)
+    alone = run_cli("restore", "latest", "--part", "a.db", "--to", home / "alone", *vault)
+    assert f"Next: memkeep discover {home / 'alone'}" in alone.stdout + alone.stderr
+    whole = run_cli("restore", "latest", "--to", home / "whole", *vault)
+    assert "Next: memkeep diff " in whole.stdout + whole.stderr

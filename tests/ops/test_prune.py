@@ -14,6 +14,7 @@ from memkeep.events import SILENT
 from memkeep.ops.prove import Packs
 from memkeep.ops.prune import GRACE, prune
 from memkeep.ops.survey import survey
+from memkeep.storage.append_only import AppendOnlyStorage
 from memkeep.storage.base import Capabilities
 from memkeep.storage.memory import MemoryStorage
 from memkeep.testing.faults import Call, Fault, FaultyStorage
@@ -116,6 +117,19 @@ def test_a_dry_run_writes_nothing() -> None:
     for grace in (None, timedelta(0), GRACE):
         prune(opened(storage), dry_run=True, grace=grace)
     assert storage.objects == before
+
+
+def test_where_nothing_may_be_removed_it_refuses_before_it_writes_a_lease() -> None:
+    storage = MemoryStorage()
+    filled(storage, days(2))
+    vault = opened(storage)
+    vault.storage = AppendOnlyStorage(storage)
+    before = [stat.key for stat in storage.list("")]
+    with pytest.raises(StorageError) as error:
+        prune(vault)
+    assert error.value.code == "append_only"
+    assert [stat.key for stat in storage.list("")] == before
+    assert prune(vault, dry_run=True).dry_run
 
 
 def test_a_chunk_that_a_delta_needs_stays() -> None:

@@ -49,6 +49,8 @@ def prune(
     """
     if grace is None:
         grace = timedelta(0) if vault.storage.capabilities.fresh else GRACE
+    if not dry_run:
+        vault.check_removes()
     held = vault.lease("prune", exclusive=True)
     with ExitStack() as stack:
         if not dry_run:

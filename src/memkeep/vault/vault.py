@@ -101,7 +101,9 @@ class Vault:
         """Raise `StorageError` (`append_only`) where it is known that nothing may be removed: before a seal says so."""
         if not self.storage.capabilities.removes:
             message = f"nothing is removed from {self.storage.url}: this machine's settings say append_only for it"
-            raise StorageError(message, hint="do it on a machine whose settings let it remove", code="append_only")
+            raise StorageError(
+                message, hint="memkeep status   # and remove from a machine whose settings let it", code="append_only"
+            )
 
     def remove(self, keys: Sequence[str]) -> list[StorageError]:
         """Remove objects: first a seal says that they may be missing, then they go. Hold a lease.

@@ -48,7 +48,9 @@ def command(face: Face, *, action: str, every: str | None, daily: str | None, by
         result = schedule.show(one, when, by, delay)
     else:
         result = schedule.remove(one)
-    return Reply(result, lambda out: _render(out, result, action))
+    words = [f"--{name} {value}" for name, value in (("every", every), ("daily", daily), ("with", by)) if value]
+    then = " ".join(["memkeep schedule install", *words])
+    return Reply(result, lambda out: _render(out, result, action, then))
 
 
 def _program() -> tuple[str, ...]:
@@ -77,7 +79,7 @@ def _words(face: Face, config: "Config") -> tuple[str, ...]:
     return (*words, *(["--password-command", face.password_command] if face.password_command else []))
 
 
-def _render(out: Printer, result: "ScheduleResult", action: str) -> None:
+def _render(out: Printer, result: "ScheduleResult", action: str, then: str) -> None:
     if action == "remove":
         out.advice("There is no schedule now.")
         return
@@ -98,4 +100,4 @@ def _render(out: Printer, result: "ScheduleResult", action: str) -> None:
     if result.installed:
         out.next("memkeep run")
     else:
-        out.next("memkeep schedule install")
+        out.next(then)
