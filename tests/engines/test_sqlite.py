@@ -19,7 +19,6 @@ from memkeep.engines.sqlite import SqliteEngine, inspect
 from memkeep.errors import StoreError
 from memkeep.model import Probe, TableMap
 from memkeep.records import groups
-from memkeep.vault import codec
 
 
 def names_in(folder: Path) -> list[str]:
@@ -94,11 +93,11 @@ def test_the_image_is_one_file_with_the_mode_and_times_of_the_live_one(
         assert opened.runs(entry) == ()
 
 
-def test_a_large_image_comes_in_pieces_of_a_chunk(make_db: Callable[..., Path], freeze: Callable[..., Any]) -> None:
+def test_a_large_image_comes_in_buffers_of_a_mebibyte(make_db: Callable[..., Path], freeze: Callable[..., Any]) -> None:
     path = make_db("CREATE TABLE t(b); INSERT INTO t VALUES (zeroblob(3000000));")
     with freeze(path) as opened:
         sizes = [len(buffer) for buffer in opened.stream(opened.entries()[0])]
-    assert sizes[:-1] == [codec.CHUNK] * (len(sizes) - 1)
+    assert sizes[:-1] == [1 << 20] * (len(sizes) - 1)
     assert 0 < sizes[-1] <= 1 << 20
     assert sum(sizes) == path.stat().st_size
 

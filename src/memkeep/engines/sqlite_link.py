@@ -18,12 +18,9 @@ from memkeep.engines.sqlite_io import BUFFER, ERROR, LENGTH, STREAM, read_frame,
 from memkeep.errors import MemkeepError, StoreError, UnsupportedError
 
 _PATIENCE = 5.0
-_PIECE = 1 << 17  # bytes: chunks are of this size too, and so are taken as they come
 _AHEAD = 2  # requests that wait while one is answered
 # The matrix library's threads wait for each other by spinning: beside other work they made a scan 20 times slower.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-# Of Linux's C library: batches of rows come and go, and to give their memory back each time costs more than to keep it.
-_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 _START = "import sys; sys.path[:] = {path!r}; from memkeep.engines.sqlite_child import main; main({stream}, {parent})"
 
 
@@ -50,7 +47,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=(stream,),
-                env=os.environ | _ONE_THREAD | _KEEP_MEMORY,
+                env=os.environ | _ONE_THREAD,
                 bufsize=0,
             )
         except OSError as error:
@@ -115,7 +112,6 @@ class Child:
         """Yield the bytes of a file of the image."""
         with _alone(self._streaming):
             number = self._send("stream", {"path": path})
-            left = 0
             try:
                 while True:
                     there, size = STREAM.unpack(self._read(STREAM.size))
@@ -126,15 +122,11 @@ class Child:
                     elif there == number and not size:
                         return
                     else:
-                        left = size
-                        while left:
-                            data = self._read(min(_PIECE, left))
-                            left -= len(data)
-                            if there == number:
-                                yield data
+                        data = self._read(size)
+                        if there == number:
+                            yield data
             except GeneratorExit:
                 with suppress(ValueError, StoreError):  # there may be nobody left to stop
-                    self._read(left)  # or the next stream would begin in the middle of this buffer
                     self._send("stop", {"stream": number})
                 raise
 
