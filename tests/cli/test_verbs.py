@@ -191,7 +191,6 @@ def test_the_documents_have_the_fields_that_scripts_rely_on(world: World) -> Non
         "removed": ["two"],
         "changed": [{"id": "one", "fields": {"text": ["the cat sleeps", "the cat \x1b[2J runs"]}}],
         "collections": 1,
-        "others": [],
     }
 
 
@@ -281,7 +280,6 @@ def test_a_restored_store_is_the_old_one(world: World, home: Path) -> None:
         "removed": [],
         "changed": [],
         "collections": 1,
-        "others": [],
     }
     assert world.run("restore", world.first[:8], "--to", back).code == 13
 
@@ -308,7 +306,6 @@ def test_in_place_needs_the_system_s_name_and_says_how_to_undo(world: World, tre
         "removed": [],
         "changed": [],
         "collections": 1,
-        "others": [],
     }
 
 

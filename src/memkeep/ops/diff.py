@@ -33,7 +33,8 @@ class DiffResult(msgspec.Struct, frozen=True, kw_only=True):
     removed: tuple[str, ...]
     changed: tuple[Change, ...]
     collections: int = 0  # that were compared
-    others: tuple[str, ...] = ()  # tables, `part/table`, whose rows differ though no record in them does
+    # Tables, `part/table`, whose rows differ though no record in them does; not in JSON when there are none.
+    others: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 def diff(vault: Vault, a: str, b: str, *, config: Config | None = None) -> DiffResult:
@@ -62,7 +63,7 @@ def diff(vault: Vault, a: str, b: str, *, config: Config | None = None) -> DiffR
         removed=tuple(sorted(removed)),
         changed=tuple(sorted(changed, key=lambda change: change.id)),
         collections=len(left.keys() | right.keys()),
-        others=tuple(sorted(_others(states, states_after, differing))),
+        others=tuple(sorted(_others(states, states_after, differing))) or msgspec.UNSET,
     )
 
 
